@@ -1,0 +1,142 @@
+#include "data/image_augmentation.hpp"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "core/error.hpp"
+
+namespace astroclip::data {
+
+namespace {
+
+constexpr std::array<double, 3> rgb_scale{6.0, 3.4, 2.2};  // g, r, z
+constexpr double rgb_offset = 0.03;                        // m
+constexpr double rgb_softening = 20.0;                     // Q
+
+// A constant per channel, shaped to be broadcast over [..., 3, H, W].
+at::Tensor per_channel(const std::array<double, 3>& values, const at::Tensor& like)
+{
+    return at::tensor(at::ArrayRef<double>(values), like.options()).view({3, 1, 1});
+}
+
+}  // namespace
+
+Rgb rgb_from_name(const std::string& name)
+{
+    if (name == "asinh") return Rgb::asinh;
+    if (name == "stein") return Rgb::stein;
+    if (name == "none") return Rgb::none;
+    throw ConfigError(fmt::format("rgb = {}: asinh, stein or none expected", name));
+}
+
+at::Tensor to_rgb(const at::Tensor& flux, Rgb rule)
+{
+    if (rule == Rgb::none) {
+        return flux;
+    }
+    const auto scale = per_channel(rgb_scale, flux);
+    const auto scaled = flux * scale + rgb_offset;
+    auto intensity = scaled.clamp_min(0.0).mean(-3, true);
+    const auto stretched = (rgb_softening * intensity).asinh() / std::sqrt(rgb_softening);
+    intensity.masked_fill_(intensity == 0, 1e-6);
+    const auto ratio = stretched / intensity;
+    const auto bands = rule == Rgb::asinh ? scaled * ratio : flux * (scale + rgb_offset * ratio);
+    return bands.clamp(0.0, 1.0).flip(-3);
+}
+
+at::Tensor centre_crop(const at::Tensor& image, std::int64_t size)
+{
+    const auto height = image.size(-2);
+    const auto width = image.size(-1);
+    if (height < size || width < size) {
+        throw DataError("image", fmt::format("{}x{} pixels, at least {}x{} expected", height, width, size, size));
+    }
+    const auto offset = [size](std::int64_t n) { return std::lrint(static_cast<double>(n - size) / 2.0); };
+    return image.narrow(-2, offset(height), size).narrow(-1, offset(width), size);
+}
+
+at::Tensor crop_and_flip(const at::Tensor& image, const CropDraws& draws, std::int64_t size)
+{
+    const auto count = image.size(0);
+    const auto channels = image.size(1);
+    const auto width = image.size(3);
+    const auto step = at::arange(size, at::TensorOptions(at::kLong).device(image.device()));
+    const auto positions = [&](const at::Tensor& corner, const at::Tensor& flip) {
+        const auto turned = at::where(flip.to(image.device()).unsqueeze(1) != 0, size - 1 - step, step);
+        return corner.to(image.device(), at::kLong).unsqueeze(1) + turned;  // [B, size]
+    };
+    const auto rows = positions(draws.top, draws.flip_rows);
+    const auto columns = positions(draws.left, draws.flip_columns);
+    const auto pixels = (rows.unsqueeze(2) * width + columns.unsqueeze(1)).view({count, 1, size * size});
+    return image.flatten(2).gather(2, pixels.expand({count, channels, size * size})).view({count, channels, size, size});
+}
+
+at::Tensor added_sigma(const at::Tensor& sigma_true, const at::Tensor& sigma_final)
+{
+    return (sigma_final.square() - sigma_true.square()).clamp_min(0.0).sqrt();
+}
+
+namespace {
+
+// The blur along an axis of n pixels as a matrix for each width: [P, n, n], symmetric. Pixel j of the border-extended
+// axis repeats at j + 2nk and -1 - j + 2nk, so element (i, j) sums the kernel at these distances from i.
+at::Tensor blur_matrices(const at::Tensor& sigma, std::int64_t n)
+{
+    const auto width = sigma.to(at::kDouble).unsqueeze(1);  // [P, 1]
+    const auto radius = (4.0 * width + 0.5).floor();
+    const auto reach = radius.max().item<std::int64_t>();
+    const auto distance = at::arange(reach + 2, width.options());  // the last entry is 0: beyond the kernel
+    auto kernel = (-0.5 * (distance / width).square()).exp().masked_fill(distance > radius, 0.0);
+    kernel = kernel / (2.0 * kernel.sum(1, true) - 1.0);
+    const auto weights = kernel.to(sigma.scalar_type());
+
+    const auto i = at::arange(n, sigma.options().dtype(at::kLong)).unsqueeze(1);
+    const auto j = i.t();
+    auto matrices = at::zeros({sigma.size(0), n * n}, sigma.options());
+    for (std::int64_t k = -(reach / (2 * n)) - 1; k <= reach / (2 * n) + 1; ++k) {
+        for (const auto& image_of_j : {j + 2 * n * k, -1 - j + 2 * n * k}) {
+            const auto apart = (image_of_j - i).abs().clamp_max(reach + 1);
+            if (apart.min().item<std::int64_t>() <= reach) {
+                matrices += weights.index_select(1, apart.flatten());
+            }
+        }
+    }
+    return matrices.view({sigma.size(0), n, n});
+}
+
+}  // namespace
+
+at::Tensor gaussian_blur(const at::Tensor& image, const at::Tensor& sigma)
+{
+    constexpr std::int64_t planes_at_once = 256;  // bounds the matrices to 20 MiB at 144 pixels
+    const auto height = image.size(2);
+    const auto width = image.size(3);
+    const auto planes = image.reshape({-1, height, width});
+    const auto sigmas = sigma.to(image.options()).reshape({-1});
+    const auto widened = (sigmas > 0).nonzero().squeeze(1);
+    if (widened.size(0) == 0) {
+        return image;
+    }
+    auto out = planes.clone();
+    for (const auto& some : widened.split(planes_at_once)) {
+        const auto sigma_of = sigmas.index_select(0, some);
+        const auto along_rows = blur_matrices(sigma_of, width);
+        const auto along_columns = height == width ? along_rows : blur_matrices(sigma_of, height);
+        out.index_copy_(0, some, along_columns.bmm(planes.index_select(0, some)).bmm(along_rows));
+    }
+    return out.view(image.sizes());
+}
+
+at::Tensor add_noise(const at::Tensor& image, const at::Tensor& sigma, const at::Tensor& unit_normals)
+{
+    return image + sigma.to(image.options()).unsqueeze(2).unsqueeze(3) * unit_normals;
+}
+
+at::Tensor imagenet_normalise(const at::Tensor& image)
+{
+    return (image - per_channel({0.485, 0.456, 0.406}, image)) / per_channel({0.229, 0.224, 0.225}, image);
+}
+
+}  // namespace astroclip::data

@@ -1,0 +1,193 @@
+#include "data/image_views.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "core/error.hpp"
+#include "core/random.hpp"
+#include "data/image_augmentation.hpp"
+
+namespace astroclip::data {
+
+using config::at_least;
+using config::between;
+
+void bind(config::Section options, MultiCropConfig& config)
+{
+    options.option("global-crop", config.global_size, "side of the two global crops [pixel]", at_least(1))
+        .option("local-crop", config.local_size, "side of the local crops [pixel]", at_least(1))
+        .option("local-crops", config.local_crops, "local crops of an image", at_least(0))
+        .option("first-global-probability", config.first_global_probability,
+                "probability of blur, and of noise, on the first global crop", between(0, 1))
+        .option("second-global-probability", config.second_global_probability,
+                "probability of blur, and of noise, on the second global crop", between(0, 1))
+        .option("local-probability", config.local_probability,
+                "probability of blur, and of noise, on a local crop", between(0, 1))
+        .option("rgb", config.rgb, "how fluxes become colours", config::one_of({"asinh", "stein", "none"}));
+}
+
+void bind(config::Section options, CentreViewConfig& config)
+{
+    options.option("crop", config.crop, "side of the centre crop [pixel]", at_least(1))
+        .option("rgb", config.rgb, "how fluxes become colours", config::one_of({"asinh", "stein", "none"}))
+        .option("image-norm", config.image_norm, "normalisation after rgb", config::one_of({"none", "imagenet"}));
+}
+
+namespace {
+
+// What one view of a batch draws. Sigmas are 0 where blur or noise is not applied.
+struct ViewDraws {
+    CropDraws crop;
+    at::Tensor blur_sigma;   // [b, 3] pixels
+    at::Tensor noise_sigma;  // [b, 3] nanomaggy
+};
+
+double draw_sigma(Random& random, const LognormalBands& prior, std::size_t band)
+{
+    return prior.scale[band] * std::exp(prior.shape[band] * random.normal()) + prior.loc[band];
+}
+
+// Widening from one draw of the prior to another; drawn whether it is applied or not, so that the draws that follow do
+// not depend on it.
+void draw_widening(Random& random, const LognormalBands& prior, bool apply, float* out)
+{
+    for (std::size_t band = 0; band < 3; ++band) {
+        const auto from = draw_sigma(random, prior, band);
+        const auto to = draw_sigma(random, prior, band);
+        out[band] = apply ? static_cast<float>(std::sqrt(std::max(0.0, to * to - from * from))) : 0.0f;
+    }
+}
+
+std::string view_name(std::int64_t view) { return fmt::format("image-view-{}", view); }
+
+ViewDraws draw_view(std::span<const std::int64_t> object_ids, at::IntArrayRef image, std::int64_t size,
+                    double probability, std::uint64_t seed, std::uint32_t epoch, std::int64_t view)
+{
+    const auto count = static_cast<std::int64_t>(object_ids.size());
+    const auto geometry = at::empty({4, count}, at::kLong);
+    ViewDraws draws{{geometry[0], geometry[1], geometry[2], geometry[3]}, at::empty({count, 3}), at::empty({count, 3})};
+    auto* corner = geometry.data_ptr<std::int64_t>();
+    for (std::int64_t i = 0; i < count; ++i) {
+        Random random(seed, view_name(view), epoch, static_cast<std::uint64_t>(object_ids[i]));
+        corner[i] = static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(image[2] - size + 1)));
+        corner[count + i] = static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(image[3] - size + 1)));
+        corner[3 * count + i] = random.uniform() < 0.5;
+        corner[2 * count + i] = random.uniform() < 0.5;
+        const bool blur = random.uniform() < probability;
+        const bool noise = random.uniform() < probability;
+        draw_widening(random, psf_sigma_pixels, blur, draws.blur_sigma.data_ptr<float>() + 3 * i);
+        draw_widening(random, noise_sigma_nanomaggy, noise, draws.noise_sigma.data_ptr<float>() + 3 * i);
+    }
+    return draws;
+}
+
+// Adds noise to the images that have any, in place; numbers are drawn for these alone.
+void add_view_noise(at::Tensor& crops, const ViewDraws& draws, std::span<const std::int64_t> object_ids,
+                    std::uint64_t seed, std::uint32_t epoch, std::int64_t view)
+{
+    const auto noisy = draws.noise_sigma.amax(1).nonzero().squeeze(1);
+    if (noisy.size(0) == 0) {
+        return;
+    }
+    std::vector<std::int64_t> ids;
+    for (std::int64_t i = 0; i < noisy.size(0); ++i) {
+        ids.push_back(object_ids[noisy.data_ptr<std::int64_t>()[i]]);
+    }
+    const auto normals = unit_normals(ids, crops.sizes().slice(1), seed, view_name(view) + "-noise", epoch);
+    const auto rows = noisy.to(crops.device());
+    const auto sigma = draws.noise_sigma.index_select(0, noisy);
+    crops.index_copy_(0, rows, add_noise(crops.index_select(0, rows), sigma, normals.to(crops.device())));
+}
+
+at::Tensor make_view(const at::Tensor& flux, std::span<const std::int64_t> object_ids, std::int64_t size,
+                     double probability, std::uint64_t seed, std::uint32_t epoch, std::int64_t view, Rgb rgb)
+{
+    const auto draws = draw_view(object_ids, flux.sizes(), size, probability, seed, epoch, view);
+    auto crops = gaussian_blur(crop_and_flip(flux, draws.crop, size), draws.blur_sigma);
+    add_view_noise(crops, draws, object_ids, seed, epoch, view);
+    return to_rgb(crops, rgb);
+}
+
+void require_pixels(const at::Tensor& flux, std::int64_t size)
+{
+    if (flux.size(2) < size || flux.size(3) < size) {
+        throw DataError("image", fmt::format("{}x{} pixels, at least {}x{} expected", flux.size(2), flux.size(3), size,
+                                             size));
+    }
+}
+
+}  // namespace
+
+at::Tensor unit_normals(std::span<const std::int64_t> object_ids, at::IntArrayRef shape, std::uint64_t seed,
+                        const std::string& purpose, std::uint32_t epoch)
+{
+    std::vector<std::int64_t> sizes{static_cast<std::int64_t>(object_ids.size())};
+    sizes.insert(sizes.end(), shape.begin(), shape.end());
+    const auto wanted = c10::multiply_integers(shape);
+    const auto blocks = (wanted + 3) / 4;
+    // Box-Muller: each Philox block gives two radii and two angles, hence four numbers.
+    const auto radius = at::empty({sizes[0], 2 * blocks}, at::kFloat);
+    const auto angle = at::empty_like(radius);
+    const auto key64 = stream_key(seed, purpose);
+    const std::array key{static_cast<std::uint32_t>(key64), static_cast<std::uint32_t>(key64 >> 32)};
+    at::parallel_for(0, sizes[0], 1, [&](std::int64_t begin, std::int64_t end) {
+        for (auto i = begin; i < end; ++i) {
+            const auto id = static_cast<std::uint64_t>(object_ids[i]);
+            auto* r = radius.data_ptr<float>() + 2 * blocks * i;
+            auto* a = angle.data_ptr<float>() + 2 * blocks * i;
+            for (std::int64_t block = 0; block < blocks; ++block) {
+                const auto bits = philox4x32({static_cast<std::uint32_t>(id), static_cast<std::uint32_t>(id >> 32),
+                                              static_cast<std::uint32_t>(block), epoch},
+                                             key);
+                for (int half = 0; half < 2; ++half) {
+                    // Middles of 2^24 equal cells of (0, 1): never 0, whose logarithm is infinite.
+                    *r++ = (static_cast<float>(bits[2 * half] >> 8) + 0.5f) * 0x1p-24f;
+                    *a++ = (static_cast<float>(bits[2 * half + 1] >> 8) + 0.5f) * 0x1p-24f;
+                }
+            }
+        }
+    });
+    radius.log_().mul_(-2.0).sqrt_();
+    angle.mul_(6.283185307179586);
+    const auto normals = at::cat({radius * angle.cos(), radius * angle.sin()}, 1);
+    return normals.narrow(1, 0, wanted).reshape(sizes);
+}
+
+ImageViews multi_crop(const at::Tensor& flux, std::span<const std::int64_t> object_ids, std::uint64_t seed,
+                      std::uint32_t epoch, const MultiCropConfig& config)
+{
+    require_pixels(flux, std::max(config.global_size, config.local_size));
+    const auto rgb = rgb_from_name(config.rgb);
+    const auto global = [&](double probability, std::int64_t view) {
+        return make_view(flux, object_ids, config.global_size, probability, seed, epoch, view, rgb);
+    };
+    ImageViews views;
+    views.global = at::cat({global(config.first_global_probability, 0), global(config.second_global_probability, 1)});
+    std::vector<at::Tensor> local;
+    for (std::int64_t crop = 0; crop < config.local_crops; ++crop) {
+        local.push_back(make_view(flux, object_ids, config.local_size, config.local_probability, seed, epoch, 2 + crop,
+                                  rgb));
+    }
+    views.local = local.empty() ? flux.new_empty({0, flux.size(1), config.local_size, config.local_size})
+                                : at::cat(local);
+    return views;
+}
+
+at::Tensor centre_view(const at::Tensor& flux, const CentreViewConfig& config)
+{
+    const auto cropped = centre_crop(to_rgb(flux, rgb_from_name(config.rgb)), config.crop);
+    if (config.image_norm == "imagenet") {
+        return imagenet_normalise(cropped);
+    }
+    if (config.image_norm != "none") {
+        throw ConfigError(fmt::format("image-norm = {}: none or imagenet expected", config.image_norm));
+    }
+    return cropped.contiguous();
+}
+
+}  // namespace astroclip::data

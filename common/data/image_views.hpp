@@ -1,0 +1,55 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "config/options.hpp"
+
+namespace astroclip::data {
+
+// AstroDINO's multi-crop transform. The probabilities are those with which the published code in effect applies blur and
+// (independently) noise; its configuration writes 1.0, 0.1 and 0.5, which its class inverts.
+struct MultiCropConfig {
+    int global_size = 144;  // pixels
+    int local_size = 60;    // pixels
+    int local_crops = 8;
+    double first_global_probability = 0.0;
+    double second_global_probability = 0.9;
+    double local_probability = 0.5;
+    std::string rgb = "asinh";
+};
+void bind(config::Section options, MultiCropConfig& config);
+
+// The crops of a batch of b images, crop by crop: row v·b + i is view v of image i.
+struct ImageViews {
+    at::Tensor global;  // [2b, 3, global_size, global_size], first all crops A, then all crops B
+    at::Tensor local;   // [local_crops·b, 3, local_size, local_size]
+};
+
+// Every random draw is a function of (seed, epoch, object id, view) alone. Per crop: random crop at native resolution,
+// flips with probability ½ each, blur, noise, RGB.
+//
+//   flux        [b, 3, H, W] float32, nanomaggy, bands g, r, z; H, W >= global_size
+//   object_ids  b ids
+ImageViews multi_crop(const at::Tensor& flux, std::span<const std::int64_t> object_ids, std::uint64_t seed,
+                      std::uint32_t epoch, const MultiCropConfig& config = {});
+
+// The view without random draws, for alignment, embedding and evaluation.
+struct CentreViewConfig {
+    int crop = 144;                   // pixels
+    std::string rgb = "asinh";        // asinh, stein or none
+    std::string image_norm = "none";  // none or imagenet
+};
+void bind(config::Section options, CentreViewConfig& config);
+
+// Fluxes [b, 3, H, W] in nanomaggy -> RGB -> centre crop -> [b, 3, crop, crop].
+at::Tensor centre_view(const at::Tensor& flux, const CentreViewConfig& config = {});
+
+// Standard normal numbers [b, shape...], float32, row i from the stream of (seed, purpose, epoch, object_ids[i]).
+at::Tensor unit_normals(std::span<const std::int64_t> object_ids, at::IntArrayRef shape, std::uint64_t seed,
+                        const std::string& purpose, std::uint32_t epoch);
+
+}  // namespace astroclip::data

@@ -1,0 +1,303 @@
+#include "nn/encoder.hpp"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <charconv>
+
+#include "core/error.hpp"
+
+namespace astroclip::nn {
+
+namespace {
+
+// What may lie beside the weights of a network: the converter's left-overs, and the head of a teacher
+// snapshot.
+const std::vector<std::string> beside_the_network = {"extra.", "dino_head."};
+
+void add(Metadata& all, const std::string& prefix, const Metadata& part)
+{
+    for (const auto& [key, value] : part) {
+        if (key != "model") all[prefix + key] = value;
+    }
+}
+
+int number(const WeightsFile& file, const std::string& key)
+{
+    const auto found = file.metadata().find(key);
+    if (found == file.metadata().end()) throw DataError(file.path(), "its metadata lack '" + key + "'");
+    const auto& text = found->second;
+    int value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc{} || end != text.data() + text.size() || value < 0 || value > 1'000'000) {
+        throw DataError(file.path(),
+                        "metadata '" + key + "' = '" + text + "' is not a number within 0 to 1000000");
+    }
+    return value;
+}
+
+std::string model_of(const WeightsFile& file)
+{
+    const auto found = file.metadata().find("model");
+    return found == file.metadata().end() ? "" : found->second;
+}
+
+void expect_model(const WeightsFile& file, const std::string& expected)
+{
+    const auto found = model_of(file);
+    if (found != expected) {
+        throw DataError(file.path(), "holds " +
+                                         (found.empty() ? "no named model" : "the model '" + found + "'") +
+                                         ", expected '" + expected + "'");
+    }
+}
+
+SpecFormerConfig specformer_config(const WeightsFile& file, const std::string& prefix)
+{
+    SpecFormerConfig config;
+    config.token_dim = number(file, prefix + "input_dim");
+    config.width = number(file, prefix + "embed_dim");
+    config.layers = number(file, prefix + "num_layers");
+    config.heads = number(file, prefix + "num_heads");
+    config.max_tokens = number(file, prefix + "max_len");
+    return config;
+}
+
+ViTConfig vit_config(const WeightsFile& file, const std::string& prefix)
+{
+    ViTConfig config;
+    config.image_size = number(file, prefix + "img_size");
+    config.patch_size = std::max(number(file, prefix + "patch_size"), 1);
+    config.width = number(file, prefix + "embed_dim");
+    config.depth = number(file, prefix + "depth");
+    config.heads = number(file, prefix + "num_heads");
+    config.block_chunks = number(file, prefix + "block_chunks");
+    return config;
+}
+
+HeadConfig head_config(const WeightsFile& file)
+{
+    HeadConfig config;
+    config.embed_dim = number(file, "embed_dim");
+    config.attention_heads = number(file, "n_head");
+    config.image_head_residual = number(file, "image_head_residual") != 0;
+    return config;
+}
+
+at::Tensor on_cpu(const at::Tensor& embedding) { return embedding.to(at::kCPU, at::kFloat).contiguous(); }
+
+class ImageEmbedder : public Embedder {
+public:
+    ImageEmbedder(VisionTransformer vit, at::Device device) : vit_(std::move(vit)), device_(device)
+    {
+        vit_->to(device);
+    }
+    int image_width() const override { return vit_->config().width; }
+    int spectrum_width() const override { return 0; }
+    int image_size() const override { return vit_->config().image_size; }
+    at::Tensor embed_images(const at::Tensor& images) override
+    {
+        const at::NoGradGuard no_grad;
+        return on_cpu(vit_->forward_features(images.to(device_)).cls);
+    }
+    at::Tensor embed_spectra(const at::Tensor&) override
+    {
+        throw InternalError("an image encoder was given spectra");
+    }
+
+private:
+    VisionTransformer vit_;
+    at::Device device_;
+};
+
+class SpectrumEmbedder : public Embedder {
+public:
+    SpectrumEmbedder(SpecFormer specformer, at::Device device)
+        : specformer_(std::move(specformer)), device_(device)
+    {
+        specformer_->to(device);
+    }
+    int image_width() const override { return 0; }
+    int spectrum_width() const override { return specformer_->config().width; }
+    int image_size() const override { return 0; }
+    at::Tensor embed_images(const at::Tensor&) override
+    {
+        throw InternalError("a spectrum encoder was given images");
+    }
+    at::Tensor embed_spectra(const at::Tensor& tokens) override
+    {
+        const at::NoGradGuard no_grad;
+        return on_cpu(specformer_->forward(tokens.to(device_)).mean(1));
+    }
+
+private:
+    SpecFormer specformer_;
+    at::Device device_;
+};
+
+class AlignedEmbedder : public Embedder {
+public:
+    AlignedEmbedder(AlignedModel model, int width, at::Device device)
+        : model_(std::move(model)), width_(width), device_(device)
+    {
+        model_->to(device);
+    }
+    int image_width() const override { return width_; }
+    int spectrum_width() const override { return width_; }
+    int image_size() const override { return model_->image_encoder->backbone->config().image_size; }
+    at::Tensor embed_images(const at::Tensor& images) override
+    {
+        const at::NoGradGuard no_grad;
+        return on_cpu(model_->image_encoder->forward(images.to(device_)));
+    }
+    at::Tensor embed_spectra(const at::Tensor& tokens) override
+    {
+        const at::NoGradGuard no_grad;
+        return on_cpu(model_->spectrum_encoder->forward(tokens.to(device_)));
+    }
+
+private:
+    AlignedModel model_;
+    int width_;
+    at::Device device_;
+};
+
+}  // namespace
+
+ImageEncoderImpl::ImageEncoderImpl(const ViTConfig& vit, const HeadConfig& config)
+{
+    backbone = register_module("backbone", VisionTransformer(vit));
+    head = AlignmentHead(vit.width, config, config.image_head_residual);
+    // The head itself stays unregistered: its parts stand beside the backbone, under their published names.
+    register_module("cross_attention", head->cross_attention);
+    register_module("mlp", head->mlp);
+}
+
+at::Tensor ImageEncoderImpl::forward(const at::Tensor& images, const Dropout* dropout)
+{
+    return head->forward(backbone->tokens_without_position(images), dropout);
+}
+
+SpectrumEncoderImpl::SpectrumEncoderImpl(const SpecFormerConfig& specformer, const HeadConfig& config)
+{
+    backbone = register_module("backbone", SpecFormer(specformer));
+    head = AlignmentHead(specformer.width, config, true);
+    register_module("cross_attention", head->cross_attention);
+    register_module("mlp", head->mlp);
+}
+
+at::Tensor SpectrumEncoderImpl::forward(const at::Tensor& tokens, const Dropout* dropout)
+{
+    return head->forward(backbone->forward(tokens), dropout);
+}
+
+AlignedModelImpl::AlignedModelImpl(const ViTConfig& image, const SpecFormerConfig& spectrum,
+                                   const HeadConfig& head)
+{
+    image_encoder = register_module("image_encoder", ImageEncoder(image, head));
+    spectrum_encoder = register_module("spectrum_encoder", SpectrumEncoder(spectrum, head));
+}
+
+Metadata describe(const SpecFormerConfig& config)
+{
+    return {{"model", "specformer"},
+            {"input_dim", std::to_string(config.token_dim)},
+            {"embed_dim", std::to_string(config.width)},
+            {"num_layers", std::to_string(config.layers)},
+            {"num_heads", std::to_string(config.heads)},
+            {"max_len", std::to_string(config.max_tokens)}};
+}
+
+Metadata describe(const ViTConfig& config)
+{
+    return {{"model", "astrodino"},
+            {"img_size", std::to_string(config.image_size)},
+            {"patch_size", std::to_string(config.patch_size)},
+            {"embed_dim", std::to_string(config.width)},
+            {"depth", std::to_string(config.depth)},
+            {"num_heads", std::to_string(config.heads)},
+            {"block_chunks", std::to_string(config.block_chunks)}};
+}
+
+Metadata describe(const ViTConfig& image, const SpecFormerConfig& spectrum, const HeadConfig& head)
+{
+    Metadata all{{"model", "astroclip"},
+                 {"embed_dim", std::to_string(head.embed_dim)},
+                 {"n_head", std::to_string(head.attention_heads)},
+                 {"image_head_residual", head.image_head_residual ? "1" : "0"}};
+    add(all, "image.", describe(image));
+    add(all, "spectrum.", describe(spectrum));
+    return all;
+}
+
+SpecFormerConfig specformer_config(const WeightsFile& file)
+{
+    expect_model(file, "specformer");
+    return specformer_config(file, "");
+}
+
+ViTConfig vit_config(const WeightsFile& file)
+{
+    expect_model(file, "astrodino");
+    return vit_config(file, "");
+}
+
+SpecFormer load_specformer(const std::string& path)
+{
+    const WeightsFile file(path);
+    SpecFormer model(specformer_config(file));
+    load_strict(*model, file, "", beside_the_network);
+    return model;
+}
+
+VisionTransformer load_vit(const std::string& path)
+{
+    const WeightsFile file(path);
+    VisionTransformer model(vit_config(file));
+    load_strict(*model, file, "", beside_the_network);
+    return model;
+}
+
+AlignedModel load_aligned_model(const std::string& path)
+{
+    const WeightsFile file(path);
+    expect_model(file, "astroclip");
+    AlignedModel model(vit_config(file, "image."), specformer_config(file, "spectrum."), head_config(file));
+    load_strict(*model, file, "", beside_the_network);
+    return model;
+}
+
+std::unique_ptr<Embedder> load_embedder(const std::string& path, at::Device device)
+{
+    const auto model = model_of(WeightsFile(path));
+    if (model == "specformer") return std::make_unique<SpectrumEmbedder>(load_specformer(path), device);
+    if (model == "astrodino") return std::make_unique<ImageEmbedder>(load_vit(path), device);
+    if (model == "astroclip") {
+        const WeightsFile file(path);
+        return std::make_unique<AlignedEmbedder>(load_aligned_model(path), number(file, "embed_dim"), device);
+    }
+    throw DataError(
+        path, "its metadata name the model '" + model + "', known are specformer, astrodino, astroclip");
+}
+
+std::unique_ptr<Embedder> untrained_embedder(const std::string& path, std::uint64_t seed, at::Device device)
+{
+    const WeightsFile file(path);
+    const auto model = model_of(file);
+    if (model == "specformer") {
+        SpecFormer specformer(specformer_config(file));
+        initialise(*specformer, seed);
+        return std::make_unique<SpectrumEmbedder>(specformer, device);
+    }
+    if (model == "astrodino") {
+        VisionTransformer vit(vit_config(file));
+        initialise(*vit, seed);
+        return std::make_unique<ImageEmbedder>(vit, device);
+    }
+    expect_model(file, "astroclip");
+    AlignedModel aligned(vit_config(file, "image."), specformer_config(file, "spectrum."), head_config(file));
+    initialise(*aligned, seed);
+    return std::make_unique<AlignedEmbedder>(aligned, number(file, "embed_dim"), device);
+}
+
+}  // namespace astroclip::nn

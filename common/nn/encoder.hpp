@@ -1,0 +1,88 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "nn/cross_attention_head.hpp"
+#include "nn/specformer.hpp"
+#include "nn/vision_transformer.hpp"
+#include "nn/weights.hpp"
+
+// From encoders to embeddings: an encoder with its alignment head, the two of them together (the published
+// AstroCLIP model), and what reads a model file and embeds with it, whatever it is.
+namespace astroclip::nn {
+
+// ViT + head: parameters backbone.*, cross_attention.*, mlp.*.
+class ImageEncoderImpl : public torch::nn::Module {
+public:
+    ImageEncoderImpl(const ViTConfig& backbone, const HeadConfig& head);
+    at::Tensor forward(const at::Tensor& images,
+                       const Dropout* dropout = nullptr);  // [B, 3, S, S] -> z [B, E]
+
+    VisionTransformer backbone{nullptr};
+    AlignmentHead head{nullptr};  // reads backbone->tokens_without_position(images)
+};
+TORCH_MODULE(ImageEncoder);
+
+// SpecFormer + head: parameters backbone.*, cross_attention.*, mlp.*.
+class SpectrumEncoderImpl : public torch::nn::Module {
+public:
+    SpectrumEncoderImpl(const SpecFormerConfig& backbone, const HeadConfig& head);
+    at::Tensor forward(const at::Tensor& tokens, const Dropout* dropout = nullptr);  // [B, T, 22] -> z [B, E]
+
+    SpecFormer backbone{nullptr};
+    AlignmentHead head{nullptr};  // reads backbone->forward(tokens)
+};
+TORCH_MODULE(SpectrumEncoder);
+
+// Both: parameters image_encoder.*, spectrum_encoder.*, as in the published checkpoint.
+class AlignedModelImpl : public torch::nn::Module {
+public:
+    AlignedModelImpl(const ViTConfig& image, const SpecFormerConfig& spectrum, const HeadConfig& head);
+
+    ImageEncoder image_encoder{nullptr};
+    SpectrumEncoder spectrum_encoder{nullptr};
+};
+TORCH_MODULE(AlignedModel);
+
+// What a model file says of its network, in its metadata: `model` = specformer | astrodino | astroclip and
+// the architecture's numbers under the names of the published configurations (astroclip: with the prefixes
+// image. and spectrum. for the encoders). The readers throw DataError if a number is missing or not a number.
+Metadata describe(const SpecFormerConfig& config);
+Metadata describe(const ViTConfig& config);
+Metadata describe(const ViTConfig& image, const SpecFormerConfig& spectrum, const HeadConfig& head);
+SpecFormerConfig specformer_config(const WeightsFile& file);
+ViTConfig vit_config(const WeightsFile& file);
+
+// The encoders of a file that pretraining published, or the converter.
+SpecFormer load_specformer(const std::string& path);
+VisionTransformer load_vit(const std::string& path);
+AlignedModel load_aligned_model(const std::string& path);
+
+// Embeds images, spectra, or both, without gradients. The embeddings are raw: not normalised, float32 on the
+// CPU.
+class Embedder {
+public:
+    virtual ~Embedder() = default;
+
+    virtual int image_width() const = 0;     // 0: it does not embed images
+    virtual int spectrum_width() const = 0;  // 0: it does not embed spectra
+    virtual at::Tensor embed_images(
+        const at::Tensor& images) = 0;  // [B, 3, S, S] RGB in [0, 1] -> [B, image_width]
+    virtual at::Tensor embed_spectra(
+        const at::Tensor& tokens) = 0;   // [B, T, token_dim] -> [B, spectrum_width]
+    virtual int image_size() const = 0;  // S; 0: it does not embed images
+};
+
+// Batches of this size, cut on global row numbers and padded, give the same bits whatever the ranks and
+// threads.
+inline constexpr std::int64_t compute_batch = 32;
+
+// Reads a model.safetensors of any of the three kinds: an aligned model gives z of its heads, a ViT its cls
+// token, a SpecFormer the mean of its tokens. Throws DataError if the file holds no known model.
+std::unique_ptr<Embedder> load_embedder(const std::string& path, at::Device device);
+
+// The same networks before any training: their shapes from the file's metadata, their parameters drawn from the seed.
+std::unique_ptr<Embedder> untrained_embedder(const std::string& path, std::uint64_t seed, at::Device device);
+
+}  // namespace astroclip::nn

@@ -1,0 +1,73 @@
+#include "nn/specformer.hpp"
+
+#include <ATen/ATen.h>
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "core/error.hpp"
+
+namespace astroclip::nn {
+
+namespace {
+
+Start within_3_std(double std) { return Start::truncated_normal(std, 3 * std); }
+
+// Residual branches start smaller the more of them there are: std = 1/sqrt(2·fan_in·layers).
+Start block_weights(double fan_in, int layers) { return within_3_std(1 / std::sqrt(2 * fan_in * layers)); }
+
+}  // namespace
+
+void bind(config::Section options, SpecFormerConfig& config)
+{
+    options
+        .option("width", config.width, "width of the spectrum transformer, a multiple of heads",
+                config::at_least(1))
+        .option("layers", config.layers, "its transformer blocks", config::at_least(1))
+        .option("heads", config.heads, "its attention heads", config::at_least(1))
+        .option("max-tokens", config.max_tokens,
+                "rows of its position table: the longest spectrum, in tokens", config::at_least(1));
+}
+
+SpecFormerImpl::SpecFormerImpl(const SpecFormerConfig& config) : config_(config)
+{
+    const std::int64_t width = config.width, token_dim = config.token_dim;
+    const auto embedding = within_3_std(1 / std::sqrt(double(width)));
+    embed_ = register_module("data_embed", Linear(token_dim, width, embedding, framework_default(token_dim)));
+    const auto table = register_module("position_embed", std::make_shared<Layer>());
+    position_ = table->add_parameter("weight", {config.max_tokens, width}, embedding);
+
+    const BlockConfig block{.width = width,
+                            .heads = config.heads,
+                            .width_weights = block_weights(width, config.layers),
+                            .hidden_weights = block_weights(4.0 * width, config.layers),
+                            .names = specformer_names};
+    const auto blocks = register_module("blocks", std::make_shared<torch::nn::Module>());
+    for (int i = 0; i < config.layers; ++i) {
+        blocks_.push_back(blocks->register_module(std::to_string(i), TransformerBlock(block)));
+    }
+    norm_ = register_module("final_layernorm", LayerNorm(width, 1e-5));
+    head_ = register_module("head", Linear(width, token_dim, embedding, Start::constant(0)));
+}
+
+at::Tensor SpecFormerImpl::forward(const at::Tensor& tokens)
+{
+    const auto length = tokens.size(1);
+    if (length > config_.max_tokens || tokens.size(2) != config_.token_dim) {
+        throw DataError("spectrum tokens",
+                        fmt::format("{} tokens of {} features, the model takes up to {} of {}", length,
+                                    tokens.size(2), config_.max_tokens, config_.token_dim));
+    }
+    auto x = embed_->forward(tokens) + position_.narrow(0, 0, length);
+    for (auto& block : blocks_) {
+        x = block->forward(x);
+    }
+    return norm_->forward(x);
+}
+
+at::Tensor SpecFormerImpl::predict_tokens(const at::Tensor& embedding) { return head_->forward(embedding); }
+
+at::Tensor SpecFormerImpl::reconstruct(const at::Tensor& tokens) { return predict_tokens(forward(tokens)); }
+
+}  // namespace astroclip::nn

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <vector>
+
+#include "config/options.hpp"
+#include "nn/transformer.hpp"
+
+namespace astroclip::nn {
+
+struct SpecFormerConfig {
+    int token_dim = 22;  // 2 columns of statistics + 20 fluxes, see data/spectrum_tokens.hpp
+    int width = 768;
+    int layers = 6;
+    int heads = 6;
+    int max_tokens = 800;  // rows of the position table
+};
+void bind(config::Section options, SpecFormerConfig& config);
+
+// Transformer encoder over the tokens of a spectrum, with a linear head that predicts the tokens back. It is
+// pretrained on masked tokens and then gives the keys and values of the spectrum head. Source: AstroCLIP's
+// SpecFormer.
+//
+//   tokens  [B, N, token_dim] float32, standardised (no unit), N <= max_tokens
+class SpecFormerImpl : public Layer {
+public:
+    explicit SpecFormerImpl(const SpecFormerConfig& config);
+
+    at::Tensor forward(const at::Tensor& tokens);      // -> [B, N, width], after the final LayerNorm
+    at::Tensor reconstruct(const at::Tensor& tokens);  // -> [B, N, token_dim]
+    at::Tensor predict_tokens(
+        const at::Tensor& embedding);  // the head alone: [B, N, width] -> [B, N, token_dim]
+
+    const SpecFormerConfig& config() const { return config_; }
+
+private:
+    SpecFormerConfig config_;
+    Linear embed_{nullptr}, head_{nullptr};
+    at::Tensor position_;  // [max_tokens, width]
+    std::vector<TransformerBlock> blocks_;
+    LayerNorm norm_{nullptr};
+};
+TORCH_MODULE(SpecFormer);
+
+}  // namespace astroclip::nn

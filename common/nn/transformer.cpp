@@ -1,0 +1,76 @@
+#include "nn/transformer.hpp"
+
+#include <ATen/ATen.h>
+
+#include "core/error.hpp"
+
+namespace astroclip::nn {
+
+namespace {
+
+// x + scale·branch(x) on the subset's rows, x elsewhere.
+template <typename Branch>
+at::Tensor add_branch(const at::Tensor& x, const Subset& subset, Branch&& branch)
+{
+    if (!subset.rows.defined()) return x + branch(x);
+    const auto change = branch(x.index_select(0, subset.rows));
+    return x.index_add(0, subset.rows, change.to(x.scalar_type()), subset.scale);
+}
+
+}  // namespace
+
+at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads)
+{
+    const auto batch = qkv.size(0), tokens = qkv.size(1), width = qkv.size(2) / 3;
+    const auto parts = qkv.view({batch, tokens, 3, heads, width / heads}).permute({2, 0, 3, 1, 4}).unbind(0);
+    const auto mixed =
+        at::scaled_dot_product_attention(parts[0], parts[1], parts[2]);  // [B, heads, N, width/heads]
+    return mixed.transpose(1, 2).reshape({batch, tokens, width});
+}
+
+TransformerBlockImpl::TransformerBlockImpl(const BlockConfig& config) : heads_(config.heads)
+{
+    const auto width = config.width;
+    if (heads_ < 1 || width % heads_ != 0) {
+        throw ConfigError("a width of " + std::to_string(width) + " cannot be divided among " +
+                          std::to_string(heads_) + " attention heads");
+    }
+    const auto zero = Start::constant(0);
+    const auto& names = config.names;
+    const auto layer_scale = [&](const char* name) {
+        const auto part = register_module(name, std::make_shared<Layer>());
+        return part->add_parameter("gamma", {width}, Start::constant(*config.layer_scale));
+    };
+
+    norm1_ = register_module(names.norm1, LayerNorm(width, config.norm_eps));
+    const auto attention = register_module(names.attention, std::make_shared<torch::nn::Module>());
+    qkv_ = attention->register_module(names.qkv, Linear(width, 3 * width, config.width_weights, zero));
+    projection_ =
+        attention->register_module(names.projection, Linear(width, width, config.width_weights, zero));
+    if (config.layer_scale) scale1_ = layer_scale(names.scale1);
+    norm2_ = register_module(names.norm2, LayerNorm(width, config.norm_eps));
+    const MlpImpl::Starts starts{config.width_weights, zero, config.hidden_weights, zero};
+    mlp_ = register_module(names.mlp, Mlp(width, 4 * width, names.mlp_layers, starts));
+    if (config.layer_scale) scale2_ = layer_scale(names.scale2);
+}
+
+at::Tensor TransformerBlockImpl::attention_branch(const at::Tensor& x)
+{
+    const auto y = projection_->forward(self_attention(qkv_->forward(norm1_->forward(x)), heads_));
+    return scale1_.defined() ? y * scale1_ : y;
+}
+
+at::Tensor TransformerBlockImpl::mlp_branch(const at::Tensor& x)
+{
+    const auto y = mlp_->forward(norm2_->forward(x));
+    return scale2_.defined() ? y * scale2_ : y;
+}
+
+at::Tensor TransformerBlockImpl::forward(const at::Tensor& x, const Subset& attention, const Subset& mlp)
+{
+    const auto y =
+        add_branch(x, attention, [this](const at::Tensor& rows) { return attention_branch(rows); });
+    return add_branch(y, mlp, [this](const at::Tensor& rows) { return mlp_branch(rows); });
+}
+
+}  // namespace astroclip::nn

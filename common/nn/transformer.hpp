@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "nn/layers.hpp"
+
+namespace astroclip::nn {
+
+// Names under which a published network stores the parts of a block.
+struct BlockNames {
+    const char *norm1, *attention, *qkv, *projection, *scale1, *norm2, *mlp, *scale2;
+    MlpImpl::Names mlp_layers;
+};
+inline constexpr BlockNames specformer_names{"layernorm1", "attention", "attention",
+                                             "projection", "",          "layernorm2",
+                                             "mlp",        "",          {"encoder", "decoder"}};
+inline constexpr BlockNames dinov2_names{"norm1", "attn", "qkv", "proj",        "ls1",
+                                         "norm2", "mlp",  "ls2", {"fc1", "fc2"}};
+
+struct BlockConfig {
+    std::int64_t width = 0;
+    std::int64_t heads = 0;
+    double norm_eps = 1e-5;
+    std::optional<double> layer_scale{};  // first value of the LayerScale vectors; none: no LayerScale
+    Start width_weights{};                // qkv, projection and the MLP's first layer: width inputs each
+    Start hidden_weights{};               // the MLP's second layer: 4·width inputs
+    BlockNames names{};
+};
+
+// The rows of the batch that a residual branch acts on, and the factor of its output there (stochastic depth
+// by subsets of samples, DINOv2). The other rows pass unchanged.
+struct Subset {
+    at::Tensor rows;  // int64 [kept]; undefined: all rows
+    double scale = 1;
+};
+
+// Softmax attention of every token to every token, all heads at once: qkv [B, N, 3·width], in the order q, k,
+// v, each of `heads` consecutive columns of width/heads -> [B, N, width].
+at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads);
+
+// Pre-norm transformer block: x + s1·Attention(LN x), then x + s2·MLP(LN x). x [B, N, width] -> same shape.
+class TransformerBlockImpl : public torch::nn::Module {
+public:
+    explicit TransformerBlockImpl(const BlockConfig& config);
+    at::Tensor forward(const at::Tensor& x) { return forward(x, {}, {}); }
+    at::Tensor forward(const at::Tensor& x, const Subset& attention, const Subset& mlp);
+
+private:
+    at::Tensor attention_branch(const at::Tensor& x);
+    at::Tensor mlp_branch(const at::Tensor& x);
+
+    std::int64_t heads_;
+    LayerNorm norm1_{nullptr}, norm2_{nullptr};
+    Linear qkv_{nullptr}, projection_{nullptr};
+    Mlp mlp_{nullptr};
+    at::Tensor scale1_, scale2_;  // [width], or undefined
+};
+TORCH_MODULE(TransformerBlock);
+
+}  // namespace astroclip::nn

@@ -1,0 +1,229 @@
+#include "store/lock.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <random>
+#include <sstream>
+
+#include "core/clock.hpp"
+#include "core/error.hpp"
+#include "core/log.hpp"
+#include "core/provenance.hpp"
+#include "store/publication.hpp"
+
+namespace astroclip::store {
+namespace {
+
+std::string first_line(const std::string& path)
+{
+    std::ifstream file(path);
+    std::string line;
+    std::getline(file, line);
+    return line;
+}
+
+// Start time of a process in clock ticks since boot, which tells a reused process number; "" if there is none such.
+std::string start_of(long pid)
+{
+    const auto line = first_line(fmt::format("/proc/{}/stat", pid));
+    const auto name_end = line.rfind(')');  // the name may hold blanks and brackets
+    if (name_end == std::string::npos) {
+        return "";
+    }
+    std::istringstream fields(line.substr(name_end + 2));
+    std::string field;
+    for (int i = 3; i <= 22 && fields >> field; ++i) {
+        if (i == 3 && (field == "Z" || field == "X")) {
+            return "";  // dead, only not collected by its parent yet
+        }
+    }
+    return field;
+}
+
+std::string environment(const char* name)
+{
+    const auto* value = std::getenv(name);
+    return value ? value : "";
+}
+
+// Where process numbers mean the same: a host since its boot, or a container's own numbering.
+std::string process_space()
+{
+    std::array<char, 64> link{};
+    const auto length = readlink("/proc/self/ns/pid", link.data(), link.size() - 1);
+    return first_line("/proc/sys/kernel/random/boot_id") + " " + std::string(link.data(), length > 0 ? length : 0);
+}
+
+nlohmann::json own_lock(const std::string& token)
+{
+    return {{"job", job_id()},
+            {"slurm_job", environment("SLURM_JOB_ID")},
+            {"slurm_restart", environment("SLURM_RESTART_COUNT")},
+            {"host", host_name()},
+            {"process_space", process_space()},
+            {"pid", static_cast<long>(getpid())},
+            {"start", start_of(getpid())},
+            {"utc", utc_now()},
+            {"token", token}};
+}
+
+// Asks Slurm; false only if it says clearly that the job is not there any more.
+bool slurm_knows(const std::string& job)
+{
+    if (job.empty() || job.find_first_not_of("0123456789") != std::string::npos) {
+        return true;
+    }
+    const auto command = "timeout 30 squeue --noheader --jobs=" + job + " --format=%T 2>&1";
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> pipe(popen(command.c_str(), "re"), [](std::FILE* p) {
+        return p ? pclose(p) : 0;
+    });
+    if (!pipe) {
+        return true;
+    }
+    std::array<char, 512> text{};
+    const std::string answer(text.data(), std::fread(text.data(), 1, text.size(), pipe.get()));
+    return answer.find("Invalid job id") == std::string::npos;
+}
+
+bool provably_dead(const nlohmann::json& holder)
+{
+    const bool same_host = holder.value("host", "") == host_name();
+    if (same_host && holder.value("process_space", "") == process_space()) {
+        const auto start = start_of(holder.value("pid", 0L));
+        return start.empty() || start != holder.value("start", "");
+    }
+    const auto job = holder.value("slurm_job", "");
+    if (!job.empty() && job == environment("SLURM_JOB_ID") &&
+        holder.value("slurm_restart", "") != environment("SLURM_RESTART_COUNT")) {
+        return true;  // this job was requeued: its earlier run is over
+    }
+    return !slurm_knows(job);
+}
+
+// Serialises the takers on file systems with flock, so that two of them cannot both remove a dead job's lock, the second
+// one removing the first one's new lock. It ends with the process, so it cannot go stale itself.
+class Turnstile {
+public:
+    explicit Turnstile(const std::string& folder) : fd_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC))
+    {
+        while (fd_ >= 0 && flock(fd_, LOCK_EX) != 0 && errno == EINTR) {
+        }
+    }
+    ~Turnstile() { close(fd_); }
+    Turnstile(const Turnstile&) = delete;
+    Turnstile& operator=(const Turnstile&) = delete;
+
+private:
+    int fd_;
+};
+
+void write_lock(const std::string& path, const std::string& text)
+{
+    std::ofstream file(path);
+    file << text;
+    file.close();
+    if (!file || chmod(path.c_str(), 0640) != 0) {
+        throw_errno(path, fmt::format("write of a lock of {} bytes", text.size()));
+    }
+}
+
+struct Holder {
+    std::string who;
+    bool dead = false;
+};
+
+// Nothing if the lock is gone. One that cannot be understood counts as alive.
+std::optional<Holder> read_lock(const std::string& path)
+{
+    try {
+        const auto lock = read_json(path);
+        return Holder{fmt::format("job {} on {}, process {}, since {}", lock.at("job").get<std::string>(),
+                                  lock.at("host").get<std::string>(), lock.at("pid").get<long>(),
+                                  lock.at("utc").get<std::string>()),
+                      provably_dead(lock)};
+    } catch (const MissingInput&) {
+        return std::nullopt;
+    } catch (const std::exception& error) {
+        return Holder{fmt::format("somebody whose lock cannot be read ({})", error.what())};
+    }
+}
+
+// Of jobs killed between writing their lock and linking it; nobody is at that point now, since we hold the turnstile.
+void remove_unfinished_locks(const std::string& folder)
+{
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+        if (entry.path().filename().string().starts_with(std::string(lock_name) + ".part.")) {
+            std::error_code ignored;
+            std::filesystem::remove(entry.path(), ignored);
+        }
+    }
+}
+
+}  // namespace
+
+std::string take_lock(const std::string& folder, bool break_lock)
+{
+    const auto lock = folder + "/" + lock_name;
+    const auto token = new_token();
+    const Turnstile one_at_a_time(folder);
+    remove_unfinished_locks(folder);
+    const auto mine = temporary_name(lock);
+    write_lock(mine, own_lock(token).dump(1) + "\n");
+    const std::unique_ptr<const std::string, void (*)(const std::string*)> cleanup(
+        &mine, [](const std::string* path) { unlink(path->c_str()); });
+
+    while (link(mine.c_str(), lock.c_str()) != 0) {
+        if (errno != EEXIST) {
+            throw_errno(lock, "link");
+        }
+        const auto holder = read_lock(lock);
+        if (!holder) {
+            continue;  // released just now
+        }
+        if (!break_lock && !holder->dead) {
+            throw OutputConflict(folder, fmt::format("is in use by {}; wait for it, or if it is surely dead, --break-lock",
+                                                     holder->who));
+        }
+        log::info("{}: taking over the lock of {}", folder, holder->who);
+        if (unlink(lock.c_str()) != 0 && errno != ENOENT) {
+            throw_errno(lock, "unlink");
+        }
+    }
+    return token;
+}
+
+void release_lock(const std::string& folder, const std::string& token) noexcept
+{
+    if (token.empty()) {
+        return;
+    }
+    try {
+        const auto lock = folder + "/" + lock_name;
+        if (read_json(lock).value("token", "") == token) {
+            unlink(lock.c_str());
+        }
+    } catch (...) {
+        return;  // somebody removed it: nothing of ours is left
+    }
+}
+
+std::string new_token()
+{
+    std::random_device random;
+    return fmt::format("{:08x}{:08x}", random(), random());
+}
+
+}  // namespace astroclip::store

@@ -1,0 +1,161 @@
+"""Memory of a rank and disk of an output, estimated from the configuration and the numbers of objects that it expects
+([run] expected-images, expected-spectra, expected-pairs). Rough (a factor of 2): for asking a cluster for resources, and
+for seeing that a file system is too small. Where its inputs exist, each stage's own --dry-run knows better."""
+
+from __future__ import annotations
+
+import dataclasses
+
+GIB = 2**30
+SPECTRUM_BINS = 7781
+SPECTRUM_TOKENS = 778
+BYTES_A_TRAINED_PARAMETER = 16  # float32 weight, gradient and AdamW's two moments
+LIBRARIES = 0.4 * GIB           # LibTorch, MPI and HDF5 in a rank before it has data
+
+
+@dataclasses.dataclass
+class Need:
+    memory: float  # bytes a rank
+    disk: float    # bytes
+    what: str
+
+    def text(self):
+        return f"{size(self.memory)} of memory a rank, {size(self.disk)} of disk ({self.what})"
+
+
+def size(count):
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"
+
+
+def transformer_parameters(width, layers):
+    return 12 * width * width * layers
+
+
+def activations(width, layers, tokens, samples):
+    """Kept for the backward pass: about 18 numbers of the width a token and layer, float32."""
+    return 18 * 4 * width * layers * tokens * samples
+
+
+class Settings:
+    """A stage's values: as its executable prints them, else as the configuration has them, else `default`."""
+
+    def __init__(self, name, config, values):
+        self.name, self.config, self.values = name, config, values.get(name, {})
+
+    def number(self, key, default):
+        found = self.values.get(key, self.config.get(self.name, key, default))
+        try:
+            return float(found)
+        except ValueError:
+            return float(default)
+
+    def text(self, key, default):
+        return self.values.get(key, self.config.get(self.name, key, default))
+
+
+def ranks_of(name, config):
+    nodes = int(config.get(name, "slurm-nodes", 1))
+    a_node = config.get(name, "slurm-ntasks-per-node")
+    if a_node:
+        return nodes * int(a_node)
+    return int(config.get(name, "slurm-ntasks", config.get("run", "ranks", 2)))
+
+
+def expected(config):
+    images = float(config.get("run", "expected-images", 2000))
+    spectra = float(config.get("run", "expected-spectra", images))
+    pairs = float(config.get("run", "expected-pairs", min(images, spectra)))
+    return images, spectra, pairs
+
+
+def ingest_images(s, config, values, ranks):
+    bytes_each = 3 * s.number("size", 152) ** 2 * 4
+    count = expected(config)[0]
+    return Need(LIBRARIES + 4 * GIB / ranks, count * (bytes_each + 64), f"{count:g} cutouts")
+
+
+def ingest_spectra(s, config, values, ranks):
+    count = expected(config)[1]
+    return Need(LIBRARIES + 4 * GIB / ranks, count * (SPECTRUM_BINS * 12 + 128), f"{count:g} spectra")
+
+
+def match(s, config, values, ranks):
+    images, spectra, pairs = expected(config)
+    return Need(LIBRARIES + 64 * (images + spectra), pairs * 64, f"{pairs:g} pairs expected")
+
+
+def pretrain_image(s, config, values, ranks):
+    width, layers = s.number("width", 1024), s.number("depth", 24)
+    prototypes, batch = s.number("prototypes", 65536), s.number("batch-size", 64)
+    if s.text("method", "dino") == "moco":
+        parameters, kept = 28e6, 90e6 * batch / ranks
+    else:
+        parameters = transformer_parameters(width, layers) + 256 * prototypes + 3 * 2048 * 2048
+        tokens = 2 * 145 + s.number("local-crops", 8) * 26
+        kept = activations(width, layers, tokens, batch / ranks)
+    memory = LIBRARIES + parameters * (BYTES_A_TRAINED_PARAMETER + 4) + kept  # + 4: the teacher
+    return Need(memory, trained(parameters, s), f"{parameters:.3g} parameters, batch {batch:g} over {ranks} ranks")
+
+
+def pretrain_spectrum(s, config, values, ranks):
+    width, layers, batch = s.number("width", 768), s.number("layers", 6), s.number("batch-size", 64)
+    parameters = transformer_parameters(width, layers) + 822 * width
+    memory = LIBRARIES + parameters * BYTES_A_TRAINED_PARAMETER + activations(width, layers, SPECTRUM_TOKENS, batch / ranks)
+    return Need(memory, trained(parameters, s), f"{parameters:.3g} parameters, batch {batch:g} over {ranks} ranks")
+
+
+def trained(parameters, s):
+    """The published weights and the kept checkpoints, each with both moments."""
+    return parameters * 4 + s.number("keep-checkpoints", 3) * parameters * 12
+
+
+def encoders(config, values):
+    """(width, tokens) of the image and of the spectrum encoder, as far as this run pretrains them."""
+    image, spectrum = Settings("pretrain-image", config, values), Settings("pretrain-spectrum", config, values)
+    return (image.number("width", 1024), 144), (spectrum.number("width", 768), SPECTRUM_TOKENS)
+
+
+def align(s, config, values, ranks):
+    embed, batch, pairs = s.number("embed-dim", 1024), s.number("batch-size", 1024), expected(config)[2]
+    cache = 2 * sum(width * tokens for width, tokens in encoders(config, values))
+    parameters = 2 * 12 * embed * embed
+    memory = LIBRARIES + parameters * BYTES_A_TRAINED_PARAMETER + 4 * batch / ranks * cache
+    return Need(memory, trained(parameters, s) + pairs * cache, f"a token cache of {size(cache)} a pair included")
+
+
+def embed(s, config, values, ranks):
+    width = Settings("align", config, values).number("embed-dim", 1024)
+    (image, tokens), (spectrum, more) = encoders(config, values)
+    images, spectra, pairs = expected(config)
+    rows = images + spectra - pairs
+    weights = 4 * (transformer_parameters(image, 24) + transformer_parameters(spectrum, 6))
+    batch = 256 * 4 * 8 * (image * tokens + spectrum * more)
+    return Need(LIBRARIES + weights + batch, rows * (2 * 4 * width + 100), f"{rows:g} rows of the catalogue")
+
+
+def search(s, config, values, ranks):
+    width = Settings("align", config, values).number("embed-dim", 1024)
+    images, spectra, pairs = expected(config)
+    rows = images + spectra - pairs
+    return Need(LIBRARIES + rows * 2 * 4 * width / ranks, pairs * 0.2 * 4 * s.number("k", 10) * 16, "the catalogue in memory")
+
+
+def evaluate(s, config, values, ranks):
+    width = Settings("align", config, values).number("embed-dim", 1024)
+    pairs = expected(config)[2]
+    return Need(LIBRARIES + pairs * 2 * 4 * width, pairs * 100, "predictions")
+
+
+FORMULAS = {
+    "ingest-images": ingest_images, "ingest-spectra": ingest_spectra, "match": match, "pretrain-image": pretrain_image,
+    "pretrain-spectrum": pretrain_spectrum, "align": align, "embed": embed, "search": search, "evaluate": evaluate,
+}
+
+
+def need(name, config, values):
+    """`values`: {stage: {key: value}} as the executables print them."""
+    return FORMULAS[name](Settings(name, config, values), config, values, ranks_of(name, config))

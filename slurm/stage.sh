@@ -1,0 +1,60 @@
+# Sourced by the .sbatch files: runs one stage of a run folder until it is done or must not be tried again. The same code
+# runs inside a Slurm job, which requeues itself (its id stays, so the stages that depend on it keep waiting), and on a
+# machine without Slurm, where it begins anew at once. What to run and what an end means is said by job.py.
+
+# run_stage STAGE RUN
+run_stage() {
+    local stage=$1 run=${2:?usage: $1.sbatch RUN}
+    local python=${ASTROCLIP_PYTHON:-python3} job=$ASTROCLIP_HOME/slurm/job.py
+    local -a command
+    local code word
+    local asked='' pid=''
+    trap 'asked=1; [ -z "$pid" ] || kill -USR2 "$pid" 2>/dev/null' USR2
+    umask 027
+    # Limits on repetition count the attempts of one submission; a script run by hand is one of its own.
+    export ASTROCLIP_SUBMISSION=${ASTROCLIP_SUBMISSION:-by-hand-${SLURM_JOB_ID:-$$-$(date +%s)}}
+
+    if [ -r "$ASTROCLIP_HOME/slurm/site.sh" ]; then
+        # shellcheck source=/dev/null
+        source "$ASTROCLIP_HOME/slurm/site.sh"   # modules and environment of this centre
+    fi
+    if [ -n "${SLURM_JOB_ID:-}" ]; then
+        export SLURM_EXPORT_ENV=ALL SLURM_PMIX_FENCE=tree   # reach the other nodes; srun's start-up is safe with tree
+        [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+    fi
+    if [ "$(id -u)" = 0 ]; then
+        export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    fi
+
+    while true; do
+        mapfile -d '' -t command < <("$python" "$job" begin "$stage" "$run" || echo "failed $?")
+        if [ "${#command[@]}" -lt 2 ]; then
+            code=${command[0]#failed }
+            exit "$((code))"
+        fi
+        echo "== $stage, job ${SLURM_JOB_ID:-${ASTROCLIP_JOB:-$$}}, $(hostname), $(date -u +%FT%TZ)"
+        echo "== ${command[*]@Q}"
+        "${command[@]}" </dev/null &
+        pid=$!
+        [ -z "$asked" ] || kill -USR2 "$pid" 2>/dev/null
+        code=140   # 128 + USR2: the wait was interrupted by the trap
+        while [ "$code" = 140 ]; do
+            wait "$pid"
+            code=$?
+        done
+        [ "$code" != 127 ] || code=140   # the launcher itself had died of USR2
+        pid='' asked=''
+
+        read -r word code < <("$python" "$job" end "$stage" "$run" "$code" || echo "stop 70")
+        if [ "$word" != again ]; then
+            [ "$code" = 0 ] && echo "== $stage: SUCCESS" || echo "== $stage: FAILED, exit code $code"
+            exit "$code"
+        fi
+        echo "== $stage: exit code $code, running it again"
+        if [ -n "${SLURM_JOB_ID:-}" ]; then
+            # The requeue ends this script; were it to end by itself first, the job would count as failed.
+            scontrol requeue "$SLURM_JOB_ID" && sleep 60
+            exit "$code"
+        fi
+    done
+}

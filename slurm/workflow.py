@@ -1,0 +1,479 @@
+"""The stages, their graph, the configuration and the run folder: what submit, status, cancel and the job scripts share.
+
+A run folder holds
+
+    config.cfg                    the configuration as resolved
+    workflow.json                 the ledger: what was asked of each stage, and every job that was submitted for it
+    status/STAGE.json             written by the stage itself: state, exit code, progress, message
+    status/STAGE.attempts.jsonl   written by its job script: one line when an attempt begins, one when it ends
+    status/STAGE.redo, .stop      requests: make the output anew; do not go on after this attempt
+    logs/STAGE-JOB.log
+    images/ spectra/ ...          one folder an output; it exists once it has a manifest.json
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import socket
+import sys
+import time
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parent.parent
+
+# Exit codes, the same as those of the stages.
+USAGE, BAD_DATA, MISSING, PEER_LOST, BUG, CONFLICT, IO_ERROR, AGAIN, NUMERICS = 64, 65, 66, 69, 70, 73, 74, 75, 76
+MEANING = {
+    0: "done",
+    USAGE: "usage or configuration",
+    BAD_DATA: "bad input data",
+    MISSING: "input missing or incomplete",
+    PEER_LOST: "a rank was lost or stopped answering",
+    BUG: "a bug of ours",
+    CONFLICT: "output locked by another job, or complete with another configuration",
+    IO_ERROR: "I/O error or no space",
+    AGAIN: "stopped on request, can go on",
+    NUMERICS: "numerics failed",
+}
+
+
+class WorkflowError(Exception):
+    """An error whose message is for the user; `code` becomes the exit code."""
+
+    def __init__(self, message, code=USAGE):
+        super().__init__(message)
+        self.code = code
+
+
+def nearest(word, known):
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def utc_now():
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+# --- the graph ---------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One arrow of the pipeline. `inputs`: option of the executable -> the stage whose output it takes."""
+
+    name: str
+    output: str
+    inputs: dict
+
+    @property
+    def executable(self):
+        return f"astroclip-{self.name}"
+
+    @property
+    def script(self):
+        return HOME / "slurm" / f"{self.name}.sbatch"
+
+
+STORES = {"images": "ingest-images", "spectra": "ingest-spectra", "pairs": "match"}
+ENCODERS = {"image-encoder": "pretrain-image", "spectrum-encoder": "pretrain-spectrum"}
+
+
+def _only(options):
+    return {option: STORES[option] for option in options}
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("ingest-images", "images", {}),
+        Stage("ingest-spectra", "spectra", {}),
+        Stage("match", "pairs", _only(("images", "spectra"))),
+        Stage("pretrain-image", "image-encoder", _only(("images", "pairs"))),
+        Stage("pretrain-spectrum", "spectrum-encoder", _only(("spectra", "pairs"))),
+        Stage("align", "aligned", {**STORES, **ENCODERS}),
+        Stage("embed", "embeddings", {**STORES, "model": "align"}),
+        Stage("search", "search", {"embeddings": "embed"}),
+        Stage("evaluate", "evaluation", {"embeddings": "embed"}),
+    )
+}
+PRODUCTS = ("search", "evaluate")  # what a run is for; stages that lead to none of them are left out
+
+
+def stage_named(name):
+    if name not in STAGES:
+        raise WorkflowError(f"no stage '{name}'{nearest(name, STAGES)} (stages: {' '.join(STAGES)})")
+    return STAGES[name]
+
+
+def parents(stage, config):
+    """The stages whose output this one reads, unless the configuration names another input in its place."""
+    own = config.section(stage.name)
+    return {option: parent for option, parent in stage.inputs.items() if option not in own}
+
+
+def ancestors(name, config):
+    found = set()
+    for parent in parents(STAGES[name], config).values():
+        found |= {parent} | ancestors(parent, config)
+    return found
+
+
+def selected(config, begin=None, only=None, until=None):
+    """Names of the stages to run, in the order in which they may run."""
+    if only:
+        return [stage_named(only).name]
+    goals = (stage_named(until).name,) if until else PRODUCTS
+    wanted = set(goals).union(*(ancestors(goal, config) for goal in goals))
+    if begin:
+        stage_named(begin)
+        wanted = {name for name in wanted if name == begin or begin in ancestors(name, config)}
+        if not wanted:
+            raise WorkflowError(f"--from {begin}: nothing that is asked for follows from it")
+    return [name for name in STAGES if name in wanted]
+
+
+# --- the configuration -------------------------------------------------------------------------------------------
+
+SECTIONS = ("run", "simulate", *STAGES)
+PATH_KEYS = {"input", *(option for stage in STAGES.values() for option in stage.inputs)}
+SLURM_KEYS = {
+    f"slurm-{key}"
+    for key in (
+        "nodes ntasks ntasks-per-node cpus-per-task gpus-per-node gpus-per-task time partition account qos mem "
+        "mem-per-cpu constraint reservation exclusive licenses signal"
+    ).split()
+}
+
+
+class Config:
+    """The INI file of a run: sections of `key = value`; '#' begins a comment anywhere on a line."""
+
+    def __init__(self, sections, name):
+        self.sections, self.name = sections, name
+
+    @classmethod
+    def read(cls, path):
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise WorkflowError(f"{path}: {error.strerror}", MISSING) from error
+        sections, current = {}, None
+        for number, line in enumerate(text.splitlines(), 1):
+            line = line.split("#", 1)[0].strip()
+            if not line:
+                continue
+            where = f"{path}:{number}"
+            if line.startswith("[") and line.endswith("]"):
+                current = line[1:-1].strip()
+                if current not in SECTIONS:
+                    raise WorkflowError(f"{where}: unknown section [{current}]{nearest(current, SECTIONS)}")
+                sections.setdefault(current, {})
+                continue
+            key, equals, value = (part.strip() for part in line.partition("="))
+            if not equals or current is None:
+                raise WorkflowError(f"{where}: 'key = value' expected after a [section], found '{line}'")
+            if key in sections[current]:
+                raise WorkflowError(f"{where}: '{key}' is given twice in [{current}]")
+            sections[current][key] = value
+        config = cls(sections, str(path))
+        config.check()
+        return config
+
+    def check(self):
+        for name, section in self.sections.items():
+            for key in section:
+                if key.startswith("slurm-") and key not in SLURM_KEYS:
+                    raise WorkflowError(f"{self.name}: unknown key '{key}' in [{name}]{nearest(key, SLURM_KEYS)}")
+        if self.get("run", "launcher", "mpirun") not in ("mpirun", "srun"):
+            raise WorkflowError(f"{self.name}: launcher = mpirun or srun, found '{self.get('run', 'launcher')}'")
+        self.integer("run", "ranks", 2, 1)
+        self.integer("run", "threads", 1, 1)
+
+    def set(self, assignment):
+        """'SECTION.KEY=VALUE' of the command line, which wins over the file."""
+        match = re.fullmatch(r"([a-z-]+)\.([a-z0-9-]+)=([^#\n]*)", assignment)
+        if not match:
+            raise WorkflowError(f"--set {assignment}: SECTION.KEY=VALUE expected (without '#')")
+        section, key, value = match.groups()
+        if section not in SECTIONS:
+            raise WorkflowError(f"--set {assignment}: unknown section{nearest(section, SECTIONS)}")
+        self.sections.setdefault(section, {})[key] = value
+        self.check()
+
+    def section(self, name):
+        return self.sections.get(name, {})
+
+    def get(self, stage, key, default=None):
+        """The stage's own value, else that of [run]."""
+        return self.section(stage).get(key, self.section("run").get(key, default))
+
+    def integer(self, stage, key, default, minimum):
+        value = self.get(stage, key, default)
+        try:
+            number = int(value)
+        except ValueError:
+            number = None
+        if number is None or number < minimum:
+            raise WorkflowError(f"{self.name}: {key} = {value} in [{stage}]: a whole number >= {minimum} expected")
+        return number
+
+    def make_paths_absolute(self):
+        """Jobs may start in another folder than the one submit was called from."""
+        for name in STAGES:
+            for key in PATH_KEYS & set(self.section(name)):
+                self.sections[name][key] = os.path.abspath(os.path.expanduser(self.sections[name][key]))
+
+    def text(self):
+        blocks = []
+        for name in SECTIONS:
+            if name in self.sections:
+                lines = [f"{key} = {value}" for key, value in self.sections[name].items()]
+                blocks.append("\n".join([f"[{name}]", *lines]))
+        return "\n\n".join(blocks) + "\n"
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+def write_atomically(path, text):
+    temporary = path.with_name(f"{path.name}.part.{os.getpid()}")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_json(path):
+    """The object in a JSON file, or {} where there is none (yet)."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_lines(path):
+    """The objects of a JSON-lines file; a line cut by a kill is ignored."""
+    objects = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return objects
+    for line in lines:
+        try:
+            objects.append(json.loads(line))
+        except ValueError:
+            continue
+    return objects
+
+
+def file_hash(path):
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+# --- the run folder ------------------------------------------------------------------------------------------------
+
+
+class Run:
+    def __init__(self, path):
+        self.path = Path(os.path.abspath(path))
+        if not re.fullmatch(r"[A-Za-z0-9._/+=@%:,-]+", str(self.path)):
+            raise WorkflowError(f"run folder '{self.path}': only letters, digits and ._/+=@%:,- are allowed in its path")
+        self.config_file = self.path / "config.cfg"
+        self.status_folder = self.path / "status"
+        self._lock = None
+
+    def exists(self):
+        return (self.path / "workflow.json").is_file()
+
+    def create(self):
+        for folder in (self.path, self.status_folder, self.path / "logs"):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise WorkflowError(f"{folder}: cannot make this folder: {error.strerror}", IO_ERROR) from error
+
+    def output(self, stage):
+        return self.path / STAGES[stage].output
+
+    def is_complete(self, stage):
+        return (self.output(stage) / "manifest.json").is_file()
+
+    def log(self, stage, job):
+        return self.path / "logs" / f"{stage}-{job}.log"
+
+    def status(self, stage):
+        return read_json(self.status_folder / f"{stage}.json")
+
+    # The ledger is written by the holder of the lock alone.
+    def ledger(self):
+        found = read_json(self.path / "workflow.json")
+        return found if found else {"format": 1, "stages": {}}
+
+    def save(self, ledger):
+        ledger["updated"] = utc_now()
+        write_atomically(self.path / "workflow.json", json.dumps(ledger, indent=2) + "\n")
+
+    def lock(self):
+        """Keeps a second driver out until this one, and the stage it runs, have ended. Returns the descriptor."""
+        descriptor = os.open(self.path / "workflow.lock", os.O_RDWR | os.O_CREAT, 0o640)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+                raise WorkflowError(f"{self.path} is in use by {holder}", CONFLICT) from error
+            print(f"warning: this file system has no locks ({error.strerror}): start one driver only", file=sys.stderr)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        self._lock = descriptor
+        return descriptor
+
+    def driver(self):
+        """(pid, host) of another driver that holds the lock, or None."""
+        try:
+            with open(self.path / "workflow.lock", "rb") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    return None
+                except OSError:
+                    words = file.read(200).decode(errors="replace").split()
+        except OSError:
+            return None
+        if len(words) < 4 or words[1:4:2] == [str(os.getpid()), socket.gethostname()]:
+            return None
+        return int(words[1]), words[3]
+
+    # Attempts: what a stage's job script noted about itself.
+    def attempts_file(self, stage):
+        return self.status_folder / f"{stage}.attempts.jsonl"
+
+    def attempts(self, stage, submission=None):
+        """One dictionary an attempt; 'exit_code' is missing while it runs, or if it ended without a word."""
+        attempts = []
+        for line in read_lines(self.attempts_file(stage)):
+            if "started" in line:
+                attempts.append(line)
+            elif attempts:
+                attempts[-1].update(line)
+        return [a for a in attempts if submission is None or a.get("submission") == submission]
+
+    def note(self, stage, line):
+        with open(self.attempts_file(stage), "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    # Requests to a stage.
+    def _request(self, stage, what):
+        return self.status_folder / f"{stage}.{what}"
+
+    def request_redo(self, stage):
+        """Asks for --force. The request holds as long as the output is still the one of now."""
+        old = file_hash(self.output(stage) / "manifest.json")
+        write_atomically(self._request(stage, "redo"), json.dumps({"manifest": old, "asked": utc_now()}) + "\n")
+
+    def must_redo(self, stage):
+        request = self._request(stage, "redo")
+        if not request.is_file():
+            return False
+        asked = read_json(request)
+        if asked.get("manifest"):
+            return file_hash(self.output(stage) / "manifest.json") == asked["manifest"]
+        return not any(a.get("forced") and a["started"] >= asked.get("asked", "") for a in self.attempts(stage))
+
+    def request_stop(self, stage):
+        self._request(stage, "stop").touch()
+
+    def stop_requested(self, stage):
+        return self._request(stage, "stop").exists()
+
+    def withdraw(self, stage, what):
+        self._request(stage, what).unlink(missing_ok=True)
+
+    def fingerprint(self, stage, config):
+        """Changes when the stage's configuration or the outputs that it reads change."""
+        inputs = {option: file_hash(self.output(parent) / "manifest.json")
+                  for option, parent in parents(STAGES[stage], config).items()}
+        seen = {key: {k: v for k, v in config.section(key).items() if not k.startswith("slurm-")}
+                for key in ("run", stage)}
+        return hashlib.sha256(json.dumps([seen, inputs], sort_keys=True).encode()).hexdigest()
+
+    def is_current(self, stage, config):
+        """Its output is complete, and made by an attempt that saw this configuration and these inputs."""
+        manifest = file_hash(self.output(stage) / "manifest.json")
+        done = [a for a in self.attempts(stage) if a.get("exit_code") == 0]
+        return bool(manifest and done and done[-1].get("manifest") == manifest
+                    and done[-1].get("fingerprint") == self.fingerprint(stage, config) and not self.must_redo(stage))
+
+
+# --- commands ------------------------------------------------------------------------------------------------------
+
+
+def binaries():
+    return Path(os.environ.get("ASTROCLIP_BIN") or HOME / "build" / "bin")
+
+
+def path_options(stage, run, config):
+    """What the driver adds to the configuration: where things are."""
+    options = []
+    for option, parent in parents(stage, config).items():
+        options += [f"--{option}", str(run.output(parent))]
+    if "output" not in config.section(stage.name):
+        options += ["--output", str(run.output(stage.name))]
+    return options
+
+
+def threads_per_rank(config, in_job):
+    """The [run] section's, else those of the job, else an equal share of this machine's cores."""
+    if "threads" in config.section("run"):
+        return config.integer("run", "threads", 1, 1)
+    if in_job:
+        return int(os.environ.get("SLURM_CPUS_PER_TASK", "1"))
+    return max(1, len(os.sched_getaffinity(0)) // config.integer("run", "ranks", 2, 1))
+
+
+def launcher(config, in_job):
+    """The command in front of the executable: in a Slurm job, or on this machine."""
+    if in_job and config.get("run", "launcher", "mpirun") == "srun":
+        return ["srun", "--mpi=pmix", "--kill-on-bad-exit=1"]
+    if in_job:
+        return ["mpirun", "--bind-to", "none", "-x", "OMP_NUM_THREADS", "-n", os.environ.get("SLURM_NTASKS", "NTASKS")]
+    ranks = config.integer("run", "ranks", 2, 1)
+    return ["mpirun", "--oversubscribe", "--bind-to", "none", "-x", "OMP_NUM_THREADS", "-n", str(ranks)]
+
+
+def stage_command(stage, run, config, force=False, in_job=False):
+    threads = threads_per_rank(config, in_job)
+    return [
+        "env", f"OMP_NUM_THREADS={threads}", *launcher(config, in_job), str(binaries() / stage.executable),
+        "--config", str(run.config_file), "--status", str(run.status_folder / f"{stage.name}.json"),
+        *path_options(stage, run, config), "--threads", str(threads), *(["--force"] if force else []),
+    ]
+
+
+def duration_text(seconds):
+    seconds = int(round(seconds))
+    if seconds >= 3600:
+        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"
+
+
+def progress_text(status):
+    found = status.get("progress") or {}
+    done, total = found.get("done", 0), found.get("total", 0)
+    if not total:
+        return ""
+    text = f"{found.get('what', '')} {done}/{total} {found.get('unit', '')}".strip()
+    if status.get("state") == "running" and found.get("left_s"):
+        text += f", {duration_text(found['left_s'])} left"
+    return text

@@ -1,0 +1,60 @@
+#!/bin/bash
+# Everything a change must pass: set-up, build without warnings, format, shell scripts, tests.
+# usage: tools/check.sh [--long] [--kills]
+#   --long    also the tests labelled `long`
+#   --kills   also those labelled `kills`: every stage killed at many moments (up to 30 minutes)
+# shellcheck disable=SC2317  # functions called through check()
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 70
+left_out=(long kills)
+for argument in "$@"; do
+    case $argument in
+        --long) left_out=("${left_out[@]/#long/}") ;;
+        --kills) left_out=("${left_out[@]/#kills/}") ;;
+        *) sed -n '3,5s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 64 ;;
+    esac
+done
+
+passed=0 failed=0
+check() { # NAME COMMAND...
+    local name=$1
+    shift
+    if "$@"; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "check: $name failed" >&2
+    fi
+}
+finish() { echo "$passed passed, $failed failed"; [ "$failed" = 0 ]; exit; }
+
+sources() { find common stages tests tools \( -name '*.cpp' -o -name '*.hpp' \) -print0; }
+scripts() {
+    find slurm tools tests .ci -type f \( -name '*.sh' -o -name '*.sbatch' -o -path '.ci/run' \) -print0
+    grep -rlIZ --exclude='*.*' '^#!/bin/bash' slurm tools tests
+}
+check_format() { sources | xargs -0 clang-format --dry-run -Werror; }
+check_scripts() { scripts | sort -zu | xargs -0 shellcheck -x -s bash; }
+
+# Adds the counts of ctest's summary to ours.
+run_tests() {
+    local labels output total bad
+    labels=$(IFS='|'; echo "${left_out[*]}" | sed -E 's/^\|+|\|+$//g')
+    output=build/ctest.log
+    ctest --test-dir build -j2 --output-on-failure ${labels:+-LE "^($labels)\$"} 2>&1 | tee "$output"
+    read -r bad total < <(sed -nE 's/.*tests passed, ([0-9]+) tests failed out of ([0-9]+).*/\1 \2/p' "$output" | tail -1)
+    if [ -z "${total:-}" ]; then
+        echo "check: ctest found no tests" >&2
+        bad=1 total=1
+    fi
+    passed=$((passed + total - bad)) failed=$((failed + bad))
+}
+
+if ! { bash tools/setup.sh && bash tools/build.sh; }; then
+    failed=1
+    finish
+fi
+check format check_format
+check scripts check_scripts
+run_tests
+finish

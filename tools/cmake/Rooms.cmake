@@ -1,0 +1,61 @@
+# Three kinds of target. A room is a folder of common/ (all its .cpp files) and names the rooms it may include: the
+# arrows of common/README.md. TORCH rooms share one precompiled header, since torch/torch.h costs 25 s a file.
+
+# astroclip_room(NAME [TORCH] [SOURCES files…] [USES rooms…] [LINKS libraries…])
+function(astroclip_room name)
+    cmake_parse_arguments(room "TORCH" "" "SOURCES;USES;LINKS" ${ARGN})
+    if(NOT room_SOURCES)
+        file(GLOB room_SOURCES CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
+    endif()
+    if(NOT room_SOURCES)
+        set(room_SOURCES core/torch_pch.cpp) # INTERIM
+    endif()
+    add_library(astroclip_${name} STATIC ${room_SOURCES})
+    target_include_directories(astroclip_${name} PUBLIC ${PROJECT_SOURCE_DIR}/common)
+    list(TRANSFORM room_USES PREPEND astroclip_)
+    target_link_libraries(astroclip_${name} PUBLIC ${room_USES} ${room_LINKS})
+    if(room_TORCH)
+        target_link_libraries(astroclip_${name} PUBLIC LibTorch::cpu)
+        target_precompile_headers(astroclip_${name} REUSE_FROM astroclip_torch_pch)
+    endif()
+endfunction()
+
+# astroclip_executable(NAME SOURCES files… USES rooms… [TORCH]) -> build/bin/NAME
+function(astroclip_executable name)
+    cmake_parse_arguments(program "TORCH" "" "SOURCES;USES" ${ARGN})
+    add_executable(${name} ${program_SOURCES})
+    list(TRANSFORM program_USES PREPEND astroclip_)
+    target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+    target_link_libraries(${name} PRIVATE ${program_USES})
+    if(program_TORCH)
+        target_precompile_headers(${name} REUSE_FROM astroclip_torch_pch)
+    endif()
+endfunction()
+
+# astroclip_test(ROOM/FILE [RANKS 1 2 4] [TORCH] [USES rooms…] [TIMEOUT s]): tests/ROOM/FILE_test.cpp, in ctest ROOM/FILE:RANKS
+function(astroclip_test path)
+    cmake_parse_arguments(test "TORCH" "TIMEOUT" "RANKS;USES" ${ARGN})
+    if(NOT test_RANKS)
+        set(test_RANKS 1)
+    endif()
+    if(NOT test_TIMEOUT)
+        set(test_TIMEOUT 120)
+    endif()
+    string(REPLACE "/" "_" name "test_${path}")
+    add_executable(${name} ${PROJECT_SOURCE_DIR}/tests/${path}_test.cpp)
+    set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+    list(TRANSFORM test_USES PREPEND astroclip_)
+    target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests ${PROJECT_SOURCE_DIR})
+    target_compile_definitions(${name} PRIVATE TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data" BIN="${PROJECT_BINARY_DIR}/bin")
+    target_link_libraries(${name} PRIVATE ${test_USES} astroclip_test_support)
+    if(test_TORCH)
+        target_precompile_headers(${name} REUSE_FROM astroclip_torch_pch)
+    endif()
+    foreach(ranks ${test_RANKS})
+        # One thread a rank: the ranks share the machine's cores.
+        add_test(NAME ${path}:${ranks}
+            COMMAND ${MPIEXEC_EXECUTABLE} --oversubscribe --bind-to none -n ${ranks} $<TARGET_FILE:${name}>)
+        set_tests_properties(${path}:${ranks} PROPERTIES TIMEOUT ${test_TIMEOUT} PROCESSORS ${ranks}
+            ENVIRONMENT "OMP_NUM_THREADS=1;OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1")
+    endforeach()
+endfunction()

@@ -1,0 +1,11 @@
+# Initial cache (cmake -C): what tools/build.sh uses. The compiler cache and the faster linker are taken where they are.
+set(CMAKE_BUILD_TYPE Release CACHE STRING "")
+find_program(CCACHE ccache)
+if(CCACHE)
+    set(CMAKE_C_COMPILER_LAUNCHER ccache CACHE STRING "")
+    set(CMAKE_CXX_COMPILER_LAUNCHER ccache CACHE STRING "")
+endif()
+find_program(LLD ld.lld)
+if(LLD)
+    set(CMAKE_EXE_LINKER_FLAGS -fuse-ld=lld CACHE STRING "")
+endif()

@@ -1,0 +1,68 @@
+#!/bin/bash
+# The whole pipeline on a simulated survey: set-up, build, simulation, all stages on this machine, report.
+# usage: tools/demo.sh [--run DIR] [--config FILE]
+# The same command again goes on where it was; what is complete stays.
+set -euo pipefail
+here=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+run=run-demo config=configs/demo.cfg
+
+absolute() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac; }
+usage() { echo "usage: tools/demo.sh [--run DIR] [--config FILE]" >&2; exit "$1"; }
+while [ $# -gt 0 ]; do
+    case $1 in
+        --run | --config) [ $# -ge 2 ] || usage 64 ;;&
+        --run) run=$(absolute "$2"); shift 2 ;;
+        --config) config=$(absolute "$2"); shift 2 ;;
+        --run=*) run=$(absolute "${1#*=}"); shift ;;
+        --config=*) config=$(absolute "${1#*=}"); shift ;;
+        -h | --help) usage 0 ;;
+        *) echo "demo: unknown argument '$1'" >&2; usage 64 ;;
+    esac
+done
+
+times=()
+part() { # NAME COMMAND...: runs it, notes its time
+    local name=$1 start=$SECONDS
+    shift
+    echo "== demo: $name" >&2
+    "$@" || { local code=$?; echo "demo: $name ended with $code; the same command goes on from here" >&2; exit "$code"; }
+    times+=("$(printf '%-10s %4d s' "$name" $((SECONDS - start)))")
+}
+
+# The survey's folder gets its name when all of it is written.
+simulate() {
+    local wanted
+    wanted=$(sed 's/#.*//' "$config" | awk '/^ *\[/ { inside = /\[(simulate|run)\]/ } inside && NF' | cksum)
+    if [ -e "$run/survey/.simulated" ]; then
+        [ "$(cat "$run/survey/.simulated")" != "$wanted" ] || return 0
+        echo "demo: $run/survey was simulated with other settings; take another --run, or remove that folder" >&2
+        return 73
+    fi
+    rm -rf "$run/survey.part"
+    mkdir -p "$run"
+    build/bin/astroclip-simulate --config "$config" --output "$run/survey.part" || return
+    echo "$wanted" >"$run/survey.part/.simulated"
+    rm -rf "$run/survey"
+    mv "$run/survey.part" "$run/survey"
+}
+
+stages() {
+    slurm/submit --local --config "$config" --run "$run" \
+        --set "ingest-images.input=$run/survey/images" --set "ingest-spectra.input=$run/survey/spectra"
+}
+
+report() { /usr/bin/python3 tools/report "$run"; }
+
+part set-up bash tools/setup.sh
+part build bash tools/build.sh
+part simulate simulate
+part stages stages
+part report report
+
+printf '\ndemo: time of each part\n' && printf '  %s\n' "${times[@]}"
+slurm/status "$run" --json | /usr/bin/python3 -c '
+import json, sys
+for row in json.load(sys.stdin)["stages"]:
+    print("    %-18s %6.1f s" % (row["stage"], row["seconds"]))'
+echo "demo: the report is $run/report/report.html (figures: $run/report/report.json)"

@@ -1,0 +1,117 @@
+#!/bin/bash
+# Installs what the build needs on Debian 12: packages by apt (as root or with sudo) and LibTorch from PyPI's torch wheel.
+# What is there already is left alone, so a second call takes no time.
+#
+#   ASTROCLIP_TORCH=DIR or CMAKE_PREFIX_PATH   use this LibTorch 2.x (a folder with include/ and lib/)
+#   ASTROCLIP_CACHE=DIR                        where LibTorch goes (default ~/.cache/astroclip)
+#   ASTROCLIP_CUDA=ON|OFF                      with its CUDA libraries (about 5 GB); default: if nvidia-smi works
+set -euo pipefail
+
+torch_version=2.11.0
+cuda_packages=(nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)   # libtorch_cpu.so itself is linked with these
+packages=(g++ cmake ninja-build ccache lld git pkg-config libopenmpi-dev openmpi-bin libhdf5-openmpi-dev
+    libboost-program-options-dev libcfitsio-dev libfmt-dev nlohmann-json3-dev libxxhash-dev libnanoflann-dev libpng-dev
+    libgtest-dev python3-numpy python3-h5py python3-astropy python3-matplotlib python3-venv python3-pip shellcheck
+    clang-format)
+
+say() { echo "setup: $*" >&2; }
+
+missing_packages() {
+    # shellcheck disable=SC2016  # the braces are dpkg-query's
+    dpkg-query -W -f '${db:Status-Status} ${Package}\n' "${packages[@]}" 2>/dev/null | sed -n 's/^installed //p' |
+        grep -vxFf - <(printf '%s\n' "${packages[@]}")
+}
+
+install_packages() {
+    local -a missing as_root=()
+    mapfile -t missing < <(missing_packages)
+    [ "${#missing[@]}" -gt 0 ] || return 0
+    if [ "$(id -u)" != 0 ]; then
+        as_root=(sudo)
+        if ! command -v sudo >/dev/null || ! { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+            say "these packages are missing, and installing them needs root or sudo:"
+            say "  apt-get install ${missing[*]}"
+            exit 1
+        fi
+    fi
+    say "installing ${missing[*]}"
+    "${as_root[@]}" apt-get update -q >&2
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" >&2
+}
+
+given_torch() { # a LibTorch that the user has named
+    local folder suffix
+    local -a folders
+    IFS=':;' read -r -a folders <<<"${ASTROCLIP_TORCH:-}:${CMAKE_PREFIX_PATH:-}"
+    for folder in "${folders[@]}"; do
+        [ -n "$folder" ] || continue
+        for suffix in '' /torch /libtorch; do
+            if [ -e "$folder$suffix/include/ATen/ATen.h" ] && [ -e "$folder$suffix/lib/libtorch_cpu.so" ]; then
+                return 0
+            fi
+        done
+    done
+    if [ -n "${ASTROCLIP_TORCH:-}" ]; then
+        say "ASTROCLIP_TORCH=$ASTROCLIP_TORCH: no LibTorch there (include/ATen/ATen.h and lib/libtorch_cpu.so)"
+        exit 1
+    fi
+    return 1
+}
+
+wants_cuda() {
+    case ${ASTROCLIP_CUDA:-AUTO} in
+        ON) true ;;
+        OFF) false ;;
+        *) command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1 ;;
+    esac
+}
+
+has_torch() { # FOLDER
+    [ -e "$1/torch/lib/libtorch_cpu.so" ] && { ! wants_cuda || [ -e "$1/torch/lib/libtorch_cuda.so" ]; }
+}
+
+# Of the wheels only what compiling and running C++ needs; without a GPU the CUDA kernels (0.5 GB) are left out.
+unpack() { # WHEELS FOLDER
+    local skip='^$'
+    wants_cuda || skip='^torch/lib/libtorch_cuda'
+    "$python" - "$1" "$2" "$skip" <<'PY'
+import pathlib, re, sys, zipfile
+
+wheels, folder, skip = sys.argv[1:]
+wanted = re.compile(r"torch/(include|lib|share)/|torch/version\.py$|nvidia/.*/lib/")
+for wheel in pathlib.Path(wheels).glob("*.whl"):
+    with zipfile.ZipFile(wheel) as files:
+        files.extractall(folder, [n for n in files.namelist() if wanted.match(n) and not re.match(skip, n)])
+PY
+}
+
+fetch_torch() { # FOLDER
+    local folder=$1 work
+    local -a wanted=("torch==$torch_version")
+    work=$(mktemp -d "$cache/.torch.XXXXXX")
+    # shellcheck disable=SC2064  # this folder, not a later value of the name
+    trap "rm -rf '$work'" EXIT
+    if wants_cuda; then
+        say "taking LibTorch $torch_version with its CUDA libraries into $folder"
+    else
+        say "taking LibTorch $torch_version into $folder"
+        wanted+=("${cuda_packages[@]}" --no-deps)
+    fi
+    "$python" -m pip download -q --disable-pip-version-check --no-cache-dir --only-binary=:all: --python-version 3.11 \
+        --dest "$work/wheels" "${wanted[@]}" >&2
+    unpack "$work/wheels" "$work/unpacked"
+    [ -e "$work/unpacked/torch/lib/libtorch_cpu.so" ] || { say "the torch wheel holds no libtorch_cpu.so"; exit 1; }
+    rm -rf "$folder"
+    mv -T "$work/unpacked" "$folder"
+}
+
+install_packages
+given_torch && exit 0
+cache=${ASTROCLIP_CACHE:-$HOME/.cache/astroclip}
+has_torch "$cache/torch-$torch_version" && exit 0
+python=/usr/bin/python3   # Debian's, which has pip; another one in PATH may not
+mkdir -p "$cache"
+exec 9>"$cache/.lock"
+flock 9   # two set-ups at once: the second finds the work done
+rm -rf "$cache"/.torch.*
+has_torch "$cache/torch-$torch_version" || fetch_torch "$cache/torch-$torch_version"
