@@ -1,5 +1,5 @@
-"""What submit would do: the exact commands, each stage's own check where its inputs are there, and an estimate of memory
-and disk from the configuration where they are not. Writes nothing."""
+"""What submit would do: the exact commands, each stage's own check where its inputs are there, and an estimate of
+memory and disk from the configuration. Writes nothing."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from workflow import (CONFLICT, STAGES, USAGE, WorkflowError, binaries, parents,
 CHECK_TIMEOUT_S = 120
 
 
-def overrides(name, config, arguments):
+def overrides(name, arguments):
     """The --set values that concern this stage, as options of its executable."""
     options = []
     for assignment in arguments.overrides:
         place, _, value = assignment.partition("=")
         section, _, key = place.partition(".")
-        if section in ("run", name) and not key.startswith(("slurm-", "expected-")) and key not in ("ranks", "launcher"):
+        ours = key.startswith(("slurm-", "expected-")) or key in ("ranks", "launcher")
+        if section in ("run", name) and not ours:
             options.append(f"--{key}={value}")
     return options
 
@@ -32,8 +33,8 @@ def ask_stage(name, run, config, arguments, question):
     executable = binaries() / STAGES[name].executable
     if not os.access(executable, os.X_OK):
         return None
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "OMPI_", "PMIX_"))}
-    command = [str(executable), "--config", str(arguments.config or run.config_file), *overrides(name, config, arguments),
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "OMPI_", "PMIX_"))}
+    command = [str(executable), "--config", str(arguments.config or run.config_file), *overrides(name, arguments),
                *path_options(STAGES[name], run, config), question]
     try:
         return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
@@ -43,8 +44,8 @@ def ask_stage(name, run, config, arguments, question):
 
 
 def check_options(stages, run, config, arguments):
-    """Lets every stage read its own options now, so that a misspelt key of the last stage does not show after days. Returns
-    {stage: {key: value}} of the stages that are built."""
+    """Lets every stage read its own options now, so that a misspelt key of the last stage does not show after days.
+    Returns {stage: {key: value}} of the stages that are built."""
     with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         answers = list(pool.map(lambda name: ask_stage(name, run, config, arguments, "--print-config"), stages))
     values = {}

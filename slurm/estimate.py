@@ -104,24 +104,33 @@ def pretrain_image(s, config, values, ranks):
 def pretrain_spectrum(s, config, values, ranks):
     width, layers, batch = s.number("width", 768), s.number("layers", 6), s.number("batch-size", 64)
     parameters = transformer_parameters(width, layers) + 822 * width
-    memory = LIBRARIES + parameters * BYTES_A_TRAINED_PARAMETER + activations(width, layers, SPECTRUM_TOKENS, batch / ranks)
-    return Need(memory, trained(parameters, s), f"{parameters:.3g} parameters, batch {batch:g} over {ranks} ranks")
+    kept = activations(width, layers, SPECTRUM_TOKENS, batch / ranks)
+    return Need(LIBRARIES + parameters * BYTES_A_TRAINED_PARAMETER + kept, trained(parameters, s),
+                f"{parameters:.3g} parameters, batch {batch:g} over {ranks} ranks")
 
 
 def trained(parameters, s):
     """The published weights and the kept checkpoints, each with both moments."""
-    return parameters * 4 + s.number("keep-checkpoints", 3) * parameters * 12
+    return parameters * 4 + s.number("keep-checkpoints", 2) * parameters * 12
+
+
+@dataclasses.dataclass
+class Encoder:
+    width: float
+    layers: float
+    tokens: int
 
 
 def encoders(config, values):
-    """(width, tokens) of the image and of the spectrum encoder, as far as this run pretrains them."""
+    """The image and the spectrum encoder of this run; the published sizes if it takes them from elsewhere."""
     image, spectrum = Settings("pretrain-image", config, values), Settings("pretrain-spectrum", config, values)
-    return (image.number("width", 1024), 144), (spectrum.number("width", 768), SPECTRUM_TOKENS)
+    return (Encoder(image.number("width", 1024), image.number("depth", 24), 144),
+            Encoder(spectrum.number("width", 768), spectrum.number("layers", 6), SPECTRUM_TOKENS))
 
 
 def align(s, config, values, ranks):
     embed, batch, pairs = s.number("embed-dim", 1024), s.number("batch-size", 1024), expected(config)[2]
-    cache = 2 * sum(width * tokens for width, tokens in encoders(config, values))
+    cache = 2 * sum(encoder.width * encoder.tokens for encoder in encoders(config, values))
     parameters = 2 * 12 * embed * embed
     memory = LIBRARIES + parameters * BYTES_A_TRAINED_PARAMETER + 4 * batch / ranks * cache
     return Need(memory, trained(parameters, s) + pairs * cache, f"a token cache of {size(cache)} a pair included")
@@ -129,11 +138,11 @@ def align(s, config, values, ranks):
 
 def embed(s, config, values, ranks):
     width = Settings("align", config, values).number("embed-dim", 1024)
-    (image, tokens), (spectrum, more) = encoders(config, values)
     images, spectra, pairs = expected(config)
     rows = images + spectra - pairs
-    weights = 4 * (transformer_parameters(image, 24) + transformer_parameters(spectrum, 6))
-    batch = 256 * 4 * 8 * (image * tokens + spectrum * more)
+    both = encoders(config, values)
+    weights = 4 * sum(transformer_parameters(encoder.width, encoder.layers) for encoder in both)
+    batch = 32 * 4 * 8 * sum(encoder.width * encoder.tokens for encoder in both)
     return Need(LIBRARIES + weights + batch, rows * (2 * 4 * width + 100), f"{rows:g} rows of the catalogue")
 
 
@@ -141,7 +150,8 @@ def search(s, config, values, ranks):
     width = Settings("align", config, values).number("embed-dim", 1024)
     images, spectra, pairs = expected(config)
     rows = images + spectra - pairs
-    return Need(LIBRARIES + rows * 2 * 4 * width / ranks, pairs * 0.2 * 4 * s.number("k", 10) * 16, "the catalogue in memory")
+    found = 0.2 * pairs * 4 * s.number("neighbours", 10) * 16  # the held-out fifth, in four modes
+    return Need(LIBRARIES + rows * 2 * 4 * width / ranks, found, "the catalogue in memory")
 
 
 def evaluate(s, config, values, ranks):

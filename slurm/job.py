@@ -47,7 +47,7 @@ def exit_code(status, launcher_code):
 def got_further(attempt, before):
     """Whether an attempt ended beyond the one before it: at another piece of work, or with more of the same done."""
     here, there = attempt.get("progress") or {}, before.get("progress") or {}
-    return True
+    return here.get("what") != there.get("what") or here.get("done", 0) > there.get("done", 0)
 
 
 def verdict(attempts):

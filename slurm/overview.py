@@ -53,6 +53,8 @@ def state_of(run, stage, entry, jobs, driver):
             return "running" if slurm in ("RUNNING", "COMPLETING") else "queued"
         ended = state_from_attempts(run, stage, entry.get("submission"))
         return ended or ("blocked" if slurm == "CANCELLED" or entry.get("job") else "not submitted")
+    if entry.get("state") == "blocked":
+        return "blocked"
     found = state_from_attempts(run, stage, entry.get("submission"))
     if found == "lost" and driver:
         return "running"
@@ -100,7 +102,8 @@ def rows(run, ledger=None, jobs=()):
         found.append({
             "stage": stage, "state": state, "job": job, "progress": status.get("progress"),
             "progress_text": progress_text(status) if state in ("running", "stopped", "failed", "lost") else "",
-            "seconds": round(seconds, 1), "attempts": len(attempts), "exit_code": attempts[-1].get("exit_code") if attempts else None,
+            "seconds": round(seconds, 1), "attempts": len(attempts),
+            "exit_code": attempts[-1].get("exit_code") if attempts else None,
             "output": str(run.output(stage)), "log": str(run.log(stage, job)) if job else "",
             "message": note_of(run, stage, state, attempts, config),
         })
@@ -118,7 +121,7 @@ def table(found):
     widths = [max(len(line[i]) for line in lines) for i in range(4)]
     text = [("  ".join(f"{line[i]:<{widths[i]}}" for i in range(4)) + "  " + line[4]).rstrip() for line in lines]
     for row in found:
-        if row["message"]:
+        if row["message"] and row["state"] != "blocked":
             text.append(f"{row['stage']}: {row['message']}")
             if row["log"] and row["state"] != "complete":
                 text.append(f"  log: {row['log']}")

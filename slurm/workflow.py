@@ -99,8 +99,8 @@ STAGES = {
         Stage("pretrain-spectrum", "spectrum-encoder", _only(("spectra", "pairs"))),
         Stage("align", "aligned", {**STORES, **ENCODERS}),
         Stage("embed", "embeddings", {**STORES, "model": "align"}),
-        Stage("search", "search", {"embeddings": "embed"}),
-        Stage("evaluate", "evaluation", {"embeddings": "embed"}),
+        Stage("search", "search", {"embeddings": "embed", **_only(("pairs",))}),
+        Stage("evaluate", "evaluation", {"embeddings": "embed", **STORES, "model": "align"}),
     )
 }
 PRODUCTS = ("search", "evaluate")  # what a run is for; stages that lead to none of them are left out
@@ -142,7 +142,7 @@ def selected(config, begin=None, only=None, until=None):
 # --- the configuration -------------------------------------------------------------------------------------------
 
 SECTIONS = ("run", "simulate", *STAGES)
-PATH_KEYS = {"input", *(option for stage in STAGES.values() for option in stage.inputs)}
+PATH_KEYS = {"input", "cutouts", "query-file", "labels", "output", *(option for stage in STAGES.values() for option in stage.inputs)}
 SLURM_KEYS = {
     f"slurm-{key}"
     for key in (
@@ -224,8 +224,10 @@ class Config:
             raise WorkflowError(f"{self.name}: {key} = {value} in [{stage}]: a whole number >= {minimum} expected")
         return number
 
-    def make_paths_absolute(self):
-        """Jobs may start in another folder than the one submit was called from."""
+    def resolve(self):
+        """Paths become absolute, since jobs may start in another folder; what is evaluated is the model that embedded."""
+        if "model" in self.section("embed"):
+            self.sections.setdefault("evaluate", {}).setdefault("model", self.section("embed")["model"])
         for name in STAGES:
             for key in PATH_KEYS & set(self.section(name)):
                 self.sections[name][key] = os.path.abspath(os.path.expanduser(self.sections[name][key]))

@@ -231,6 +231,8 @@ struct Frame {
             return end(0);
         } catch (const SharedError& error) {
             return fail_together(error);
+        } catch (const Stopped& error) {  // ranks agree before they stop
+            return fail_together(SharedError(error.what(), error.exit_code, world.is_root()));
         } catch (const Error& error) {
             return fail_alone(error);
         } catch (const std::bad_alloc&) {

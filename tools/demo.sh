@@ -5,7 +5,7 @@
 set -euo pipefail
 here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-run=run-demo config=configs/demo.cfg
+run=$PWD/run-demo config=$PWD/configs/demo.cfg
 
 absolute() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac; }
 usage() { echo "usage: tools/demo.sh [--run DIR] [--config FILE]" >&2; exit "$1"; }
@@ -30,26 +30,14 @@ part() { # NAME COMMAND...: runs it, notes its time
     times+=("$(printf '%-10s %4d s' "$name" $((SECONDS - start)))")
 }
 
-# The survey's folder gets its name when all of it is written.
-simulate() {
-    local wanted
-    wanted=$(sed 's/#.*//' "$config" | awk '/^ *\[/ { inside = /\[(simulate|run)\]/ } inside && NF' | cksum)
-    if [ -e "$run/survey/.simulated" ]; then
-        [ "$(cat "$run/survey/.simulated")" != "$wanted" ] || return 0
-        echo "demo: $run/survey was simulated with other settings; take another --run, or remove that folder" >&2
-        return 73
-    fi
-    rm -rf "$run/survey.part"
-    mkdir -p "$run"
-    build/bin/astroclip-simulate --config "$config" --output "$run/survey.part" || return
-    echo "$wanted" >"$run/survey.part/.simulated"
-    rm -rf "$run/survey"
-    mv "$run/survey.part" "$run/survey"
-}
+simulate() { build/bin/astroclip-simulate --config "$config" --threads "$(nproc)" --output "$run/survey"; }
 
 stages() {
+    local images=$run/survey/images
+    [ ! -e "$images/cutouts.csv" ] || images=$images/cutouts.csv   # FITS cutouts are named by a list
     slurm/submit --local --config "$config" --run "$run" \
-        --set "ingest-images.input=$run/survey/images" --set "ingest-spectra.input=$run/survey/spectra"
+        --set "ingest-images.input=$images" --set "ingest-spectra.input=$run/survey/spectra" \
+        --set "evaluate.labels=$run/survey/truth.fits"
 }
 
 report() { /usr/bin/python3 tools/report "$run"; }

@@ -19,7 +19,8 @@ double mean(std::span<const double> values)
 }
 
 // R² of the given rows.
-double r2_of(std::span<const double> truth, std::span<const double> predicted, std::span<const std::int64_t> rows)
+double r2_of(std::span<const double> truth, std::span<const double> predicted,
+             std::span<const std::int64_t> rows)
 {
     double sum = 0.0;
     for (const auto i : rows) {
@@ -70,8 +71,8 @@ double sigma_nmad(std::span<const double> errors)
 
 double outlier_fraction(std::span<const double> errors, double limit)
 {
-    const auto outliers =
-        std::count_if(errors.begin(), errors.end(), [limit](double error) { return std::abs(error) > limit; });
+    const auto outliers = std::count_if(errors.begin(), errors.end(),
+                                        [limit](double error) { return std::abs(error) > limit; });
     return static_cast<double>(outliers) / static_cast<double>(errors.size());
 }
 
@@ -87,7 +88,8 @@ double median(std::vector<double> values)
 
 double recall_at_k(std::span<const std::int64_t> places, std::int64_t k)
 {
-    const auto found = std::count_if(places.begin(), places.end(), [k](std::int64_t place) { return place <= k; });
+    const auto found =
+        std::count_if(places.begin(), places.end(), [k](std::int64_t place) { return place <= k; });
     return static_cast<double>(found) / static_cast<double>(places.size());
 }
 
@@ -98,9 +100,8 @@ Interval bootstrap(std::int64_t n, const std::function<double(std::span<const st
     std::vector<std::int64_t> rows(static_cast<std::size_t>(n));
     for (int draw = 0; draw < draws; ++draw) {
         Random random(seed, "bootstrap", 0, static_cast<std::uint64_t>(draw));
-        std::generate(rows.begin(), rows.end(), [&] {
-            return static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(n)));
-        });
+        std::generate(rows.begin(), rows.end(),
+                      [&] { return static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(n))); });
         if (const auto value = statistic(rows); !std::isnan(value)) {
             values.push_back(value);
         }
@@ -118,7 +119,8 @@ Interval bootstrap(std::int64_t n, const std::function<double(std::span<const st
     return {quantile(0.5 - level / 2), quantile(0.5 + level / 2)};
 }
 
-Interval bootstrap_r2(std::span<const double> truth, std::span<const double> predicted, std::uint64_t seed, int draws)
+Interval bootstrap_r2(std::span<const double> truth, std::span<const double> predicted, std::uint64_t seed,
+                      int draws)
 {
     return bootstrap(
         static_cast<std::int64_t>(truth.size()),

@@ -27,8 +27,9 @@ struct Interval {
     double low, high;
 };
 
-// Percentile bootstrap (Efron 1979) of a statistic of n objects: it is called with `draws` resamples (n row numbers with
-// repeats, drawn from (seed, draw)); the interval holds `level` of the values. NaN values are left out.
+// Percentile bootstrap (Efron 1979) of a statistic of n objects: it is called with `draws` resamples (n row
+// numbers with repeats, drawn from (seed, draw)); the interval holds `level` of the values. NaN values are
+// left out.
 Interval bootstrap(std::int64_t n, const std::function<double(std::span<const std::int64_t>)>& statistic,
                    std::uint64_t seed, int draws = 1000, double level = 0.95);
 

@@ -24,14 +24,16 @@ bool better(const Candidate& a, const Candidate& b)
     return a.score > b.score || (a.score == b.score && a.row < b.row);
 }
 
-// One product: scores [q, r] of queries from first_query on with catalogue rows from first_row on; unusable rows: -inf.
+// One product: scores [q, r] of queries from first_query on with catalogue rows from first_row on; unusable
+// rows: -inf.
 using Visit = std::function<void(std::int64_t first_query, std::int64_t first_row, const at::Tensor& scores)>;
 using Wanted = std::function<bool(std::int64_t first_query, std::int64_t queries, std::int64_t first_row,
                                   std::int64_t rows)>;
 
-// `count` rows of `all` from `first` on as rows place, place + 1, … of a [size, D] matrix with zeros around. Products of
-// one shape, with a row always in the same place, round alike on every number of ranks.
-at::Tensor in_place(const at::Tensor& all, std::int64_t first, std::int64_t count, std::int64_t place, std::int64_t size)
+// `count` rows of `all` from `first` on as rows place, place + 1, … of a [size, D] matrix with zeros around.
+// Products of one shape, with a row always in the same place, round alike on every number of ranks.
+at::Tensor in_place(const at::Tensor& all, std::int64_t first, std::int64_t count, std::int64_t place,
+                    std::int64_t size)
 {
     const auto rows = all.narrow(0, first, count);
     if (count == size) {
@@ -42,7 +44,8 @@ at::Tensor in_place(const at::Tensor& all, std::int64_t first, std::int64_t coun
     return padded;
 }
 
-// Visits all products of a shard: blocks of catalogue rows that begin at multiples of blocks.rows, times blocks of queries.
+// Visits all products of a shard: blocks of catalogue rows that begin at multiples of blocks.rows, times
+// blocks of queries.
 void for_each_product(const CatalogueShard& shard, const at::Tensor& queries, const SearchBlocks& blocks,
                       const Wanted& wanted, const Visit& visit)
 {
@@ -84,7 +87,8 @@ public:
         const auto places = hits.to(at::kCPU);
         const auto place = places.accessor<std::int64_t, 2>();
         for (std::int64_t hit = 0; hit < places.size(0); ++hit) {
-            best_[first_query + place[hit][0]].push_back({values.data_ptr<float>()[hit], first_row + place[hit][1]});
+            best_[first_query + place[hit][0]].push_back(
+                {values.data_ptr<float>()[hit], first_row + place[hit][1]});
         }
         for (std::int64_t query = 0; query < scores.size(0); ++query) {
             keep_best(best_[first_query + query]);
@@ -109,8 +113,8 @@ public:
     }
 
 private:
-    // A score below this cannot be among a query's k best: its k-th best so far or, while there is none, the k-th in the
-    // product itself. Scores equal to it are let through, for the row decides.
+    // A score below this cannot be among a query's k best: its k-th best so far or, while there is none, the
+    // k-th in the product itself. Scores equal to it are let through, for the row decides.
     at::Tensor lowest_useful(std::int64_t first_query, const at::Tensor& scores) const
     {
         auto bound = at::empty({scores.size(0)}, at::kFloat);
@@ -143,15 +147,17 @@ private:
 
 }  // namespace
 
-Neighbours nearest(comm::Communicator& ranks, const CatalogueShard& shard, const at::Tensor& queries, std::int64_t k,
-                   const SearchBlocks& blocks)
+Neighbours nearest(comm::Communicator& ranks, const CatalogueShard& shard, const at::Tensor& queries,
+                   std::int64_t k, const SearchBlocks& blocks)
 {
     const at::NoGradGuard no_grad;
     const auto count = queries.size(0);
     BestRows local(count, k);
     for_each_product(
         shard, queries, blocks, [](auto...) { return true; },
-        [&](std::int64_t query, std::int64_t row, const at::Tensor& scores) { local.add(query, row, scores); });
+        [&](std::int64_t query, std::int64_t row, const at::Tensor& scores) {
+            local.add(query, row, scores);
+        });
     const auto mine = local.result();
     if (ranks.size() == 1) {
         return mine;
@@ -168,12 +174,14 @@ Neighbours nearest(comm::Communicator& ranks, const CatalogueShard& shard, const
 }
 
 std::vector<std::int64_t> partner_places(comm::Communicator& ranks, const CatalogueShard& shard,
-                                         const at::Tensor& queries, const std::vector<std::int64_t>& partner_row,
+                                         const at::Tensor& queries,
+                                         const std::vector<std::int64_t>& partner_row,
                                          const SearchBlocks& blocks)
 {
     const at::NoGradGuard no_grad;
     const auto count = queries.size(0);
-    // The partners' scores come from the very products that the other rows are counted in: rounding cannot part them.
+    // The partners' scores come from the very products that the other rows are counted in: rounding cannot
+    // part them.
     auto found = at::zeros({2, count}, at::kDouble);  // score, number of shards that hold it
     auto* score = found.data_ptr<double>();
     const auto in_block = [&](std::int64_t query, std::int64_t row, std::int64_t rows) {
@@ -183,13 +191,15 @@ std::vector<std::int64_t> partner_places(comm::Communicator& ranks, const Catalo
         shard, queries, blocks,
         [&](std::int64_t query, std::int64_t some, std::int64_t row, std::int64_t rows) {
             const auto* first = partner_row.data() + query;
-            return std::any_of(first, first + some, [&](std::int64_t p) { return p >= row && p < row + rows; });
+            return std::any_of(first, first + some,
+                               [&](std::int64_t p) { return p >= row && p < row + rows; });
         },
         [&](std::int64_t query, std::int64_t row, const at::Tensor& scores) {
             const auto values = scores.to(at::kCPU);
             const auto value = values.accessor<float, 2>();
             for (std::int64_t i = 0; i < scores.size(0); ++i) {
-                if (in_block(query + i, row, scores.size(1)) && value[i][partner_row[query + i] - row] > no_score) {
+                if (in_block(query + i, row, scores.size(1)) &&
+                    value[i][partner_row[query + i] - row] > no_score) {
                     score[query + i] = value[i][partner_row[query + i] - row];
                     score[count + query + i] = 1.0;
                 }
@@ -203,7 +213,8 @@ std::vector<std::int64_t> partner_places(comm::Communicator& ranks, const Catalo
     }
 
     const auto partner_score = found[0].to(at::kFloat).to(queries.device()).unsqueeze(1);
-    const auto partner = at::tensor(at::ArrayRef<std::int64_t>(partner_row), at::kLong).to(queries.device()).unsqueeze(1);
+    const auto partner =
+        at::tensor(at::ArrayRef<std::int64_t>(partner_row), at::kLong).to(queries.device()).unsqueeze(1);
     auto before = at::zeros({count}, partner.options());
     for_each_product(
         shard, queries, blocks, [](auto...) { return true; },

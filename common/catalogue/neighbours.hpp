@@ -13,8 +13,8 @@ namespace astroclip::catalogue {
 struct CatalogueShard {
     at::Tensor vectors;          // [n, D] float32 unit vectors (n may be 0)
     std::int64_t first_row = 0;  // the catalogue row of vectors[0]
-    at::Tensor usable{};         // [n] bool; a row that is false never matches (an object without that modality).
-                                 // Undefined: all are usable
+    at::Tensor usable{};  // [n] bool; a row that is false never matches (an object without that modality).
+                          // Undefined: all are usable
 };
 
 // The nearest rows of each query, best first; equal scores in the order of rows. The same on all ranks.
@@ -24,23 +24,24 @@ struct Neighbours {
 };
 
 struct SearchBlocks {
-    std::int64_t rows = 2048;    // catalogue rows in one product: bounds memory to rows x queries scores
+    std::int64_t rows = 2048;  // catalogue rows in one product: bounds memory to rows x queries scores
     std::int64_t queries = 256;
 };
 
-// Exact search by cosine (dot product of unit vectors) over the catalogue of all ranks. Which of image and spectrum
-// vectors are query and catalogue makes the four modes. The products are cut on catalogue rows, not on shards, so that
-// the result does not depend on the number of ranks, bit for bit. Collective.
+// Exact search by cosine (dot product of unit vectors) over the catalogue of all ranks. Which of image and
+// spectrum vectors are query and catalogue makes the four modes. The products are cut on catalogue rows, not
+// on shards, so that the result does not depend on the number of ranks, bit for bit. Collective.
 //
 //   queries  [Q, D] float32 unit vectors, the same on all ranks, on the device of the shard
-Neighbours nearest(comm::Communicator& ranks, const CatalogueShard& shard, const at::Tensor& queries, std::int64_t k,
-                   const SearchBlocks& blocks = {});
+Neighbours nearest(comm::Communicator& ranks, const CatalogueShard& shard, const at::Tensor& queries,
+                   std::int64_t k, const SearchBlocks& blocks = {});
 
-// The place of each query's true partner in the order of `nearest`, from 1, over the whole catalogue: for recall@k and
-// the median rank. `partner_row`: the catalogue row of each query's partner, on all ranks. Collective.
-// Throws InternalError if a partner is in no rank's shard or not usable.
+// The place of each query's true partner in the order of `nearest`, from 1, over the whole catalogue: for
+// recall@k and the median rank. `partner_row`: the catalogue row of each query's partner, on all ranks.
+// Collective. Throws InternalError if a partner is in no rank's shard or not usable.
 std::vector<std::int64_t> partner_places(comm::Communicator& ranks, const CatalogueShard& shard,
-                                         const at::Tensor& queries, const std::vector<std::int64_t>& partner_row,
+                                         const at::Tensor& queries,
+                                         const std::vector<std::int64_t>& partner_row,
                                          const SearchBlocks& blocks = {});
 
 }  // namespace astroclip::catalogue

@@ -33,7 +33,7 @@ at::Tensor colours(const at::Tensor& magnitude)
     return at::stack({r, g - r, r - z}, 1).to(at::kDouble).contiguous();
 }
 
-at::Tensor column_medians(const at::Tensor& values) { return std::get<0>(values.median(0)); }
+at::Tensor column_medians(const at::Tensor& values) { return std::get<0>(values.nanmedian(0)); }
 
 }  // namespace
 
@@ -65,7 +65,7 @@ ColourScale ColourScale::of(const at::Tensor& one, const at::Tensor& other)
     const auto difference = colours(one) - colours(other);
     const auto offset = column_medians(difference);
     const auto spread = 1.4826 * column_medians((difference - offset).abs());
-    return {offset, at::where(spread > 0, spread, 1.0)};
+    return {offset.nan_to_num(0.0), at::where(spread > 0, spread, 1.0)};
 }
 
 std::vector<std::int64_t> photometric_places(const comm::World& world, const at::Tensor& queries,
@@ -76,7 +76,8 @@ std::vector<std::int64_t> photometric_places(const comm::World& world, const at:
     const auto known = (colours(catalogue) / scale.spread).contiguous();
     std::vector<std::int64_t> places;
     for (auto query = count * world.rank() / world.size(); query < count * (world.rank() + 1) / world.size(); ++query) {
-        const auto distance = (known - asked[query]).square().sum(1).contiguous();
+        // What lacks a magnitude comes last.
+        const auto distance = (known - asked[query]).square().sum(1).nan_to_num(std::numeric_limits<double>::infinity());
         const auto* d = distance.data_ptr<double>();
         std::int64_t place = 1;
         for (std::int64_t row = 0; row < count; ++row) {

@@ -25,12 +25,13 @@ at::Tensor magnitudes(const at::Tensor& flux);
 // light lost beside the fibre) and its spread, 1.4826 · median absolute deviation.
 struct ColourScale {
     at::Tensor offset, spread;  // [3] float64
-    // one, other: [n, 3] magnitudes of the same galaxies
+    // one, other: [n, 3] magnitudes of the same galaxies; NaN is left out
     static ColourScale of(const at::Tensor& one, const at::Tensor& other);
 };
 
 // The place, from 1, of each query's true partner when the catalogue is ordered by its distance in those three numbers,
-// each divided by its spread. Partners: query i is row i of the catalogue. Queries are shared out; collective.
+// each divided by its spread (what lacks one, NaN, comes last). Query i's partner is row i of the catalogue. The queries are
+// shared out among the ranks. Collective.
 //
 //   queries, catalogue [n, 3] magnitudes; the queries' minus the catalogue's is what `scale` describes
 std::vector<std::int64_t> photometric_places(const comm::World& world, const at::Tensor& queries,

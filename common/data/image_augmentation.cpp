@@ -51,7 +51,8 @@ at::Tensor centre_crop(const at::Tensor& image, std::int64_t size)
     const auto height = image.size(-2);
     const auto width = image.size(-1);
     if (height < size || width < size) {
-        throw DataError("image", fmt::format("{}x{} pixels, at least {}x{} expected", height, width, size, size));
+        throw DataError("image",
+                        fmt::format("{}x{} pixels, at least {}x{} expected", height, width, size, size));
     }
     const auto offset = [size](std::int64_t n) { return std::lrint(static_cast<double>(n - size) / 2.0); };
     return image.narrow(-2, offset(height), size).narrow(-1, offset(width), size);
@@ -70,7 +71,9 @@ at::Tensor crop_and_flip(const at::Tensor& image, const CropDraws& draws, std::i
     const auto rows = positions(draws.top, draws.flip_rows);
     const auto columns = positions(draws.left, draws.flip_columns);
     const auto pixels = (rows.unsqueeze(2) * width + columns.unsqueeze(1)).view({count, 1, size * size});
-    return image.flatten(2).gather(2, pixels.expand({count, channels, size * size})).view({count, channels, size, size});
+    return image.flatten(2)
+        .gather(2, pixels.expand({count, channels, size * size}))
+        .view({count, channels, size, size});
 }
 
 at::Tensor added_sigma(const at::Tensor& sigma_true, const at::Tensor& sigma_final)
@@ -80,8 +83,9 @@ at::Tensor added_sigma(const at::Tensor& sigma_true, const at::Tensor& sigma_fin
 
 namespace {
 
-// The blur along an axis of n pixels as a matrix for each width: [P, n, n], symmetric. Pixel j of the border-extended
-// axis repeats at j + 2nk and -1 - j + 2nk, so element (i, j) sums the kernel at these distances from i.
+// The blur along an axis of n pixels as a matrix for each width: [P, n, n], symmetric. Pixel j of the
+// border-extended axis repeats at j + 2nk and -1 - j + 2nk, so element (i, j) sums the kernel at these
+// distances from i.
 at::Tensor blur_matrices(const at::Tensor& sigma, std::int64_t n)
 {
     const auto width = sigma.to(at::kDouble).unsqueeze(1);  // [P, 1]

@@ -17,28 +17,32 @@ namespace astroclip::data {
 enum class Rgb { asinh, stein, none };
 Rgb rgb_from_name(const std::string& name);  // throws ConfigError
 
-// Fluxes [..., 3, H, W] of g, r, z in nanomaggy -> channels R, G, B = z, r, g in [0, 1] (`none`: the input itself).
+// Fluxes [..., 3, H, W] of g, r, z in nanomaggy -> channels R, G, B = z, r, g in [0, 1] (`none`: the input
+// itself).
 at::Tensor to_rgb(const at::Tensor& flux, Rgb rule = Rgb::asinh);
 
-// The middle size x size pixels of [..., H, W]; the offset (H - size)/2 is rounded half to even. Throws DataError if the
-// image is smaller.
+// The middle size x size pixels of [..., H, W]; the offset (H - size)/2 is rounded half to even. Throws
+// DataError if the image is smaller.
 at::Tensor centre_crop(const at::Tensor& image, std::int64_t size);
 
 // Where a crop lies in each image and how it is turned. All [B] int64; flips are 0 or 1.
 struct CropDraws {
-    at::Tensor top, left;          // pixel of the crop's corner
-    at::Tensor flip_rows;          // vertical flip: row order reversed, after cropping
-    at::Tensor flip_columns;       // horizontal flip
+    at::Tensor top, left;     // pixel of the crop's corner
+    at::Tensor flip_rows;     // vertical flip: row order reversed, after cropping
+    at::Tensor flip_columns;  // horizontal flip
 };
 
-// Cuts size x size pixels at native resolution out of each image, then flips: [B, C, H, W] -> [B, C, size, size].
+// Cuts size x size pixels at native resolution out of each image, then flips: [B, C, H, W] -> [B, C, size,
+// size].
 at::Tensor crop_and_flip(const at::Tensor& image, const CropDraws& draws, std::int64_t size);
 
-// The widening that takes an image of width `sigma_true` to `sigma_final`: sqrt(max(0, final² - true²)), any shape.
+// The widening that takes an image of width `sigma_true` to `sigma_final`: sqrt(max(0, final² - true²)), any
+// shape.
 at::Tensor added_sigma(const at::Tensor& sigma_true, const at::Tensor& sigma_final);
 
-// Gaussian blur with its own width in every band of every image. Kernel radius int(4σ + 0.5), weights normalised, border
-// half-sample symmetric (d c b a | a b c d | d c b a), repeatedly if the kernel is wider than the image.
+// Gaussian blur with its own width in every band of every image. Kernel radius int(4σ + 0.5), weights
+// normalised, border half-sample symmetric (d c b a | a b c d | d c b a), repeatedly if the kernel is wider
+// than the image.
 //
 //   image  [B, C, H, W]
 //   sigma  [B, C] pixels; a band with sigma 0 is returned unchanged
@@ -54,9 +58,13 @@ at::Tensor imagenet_normalise(const at::Tensor& image);
 struct LognormalBands {
     std::array<double, 3> shape, loc, scale;
 };
-inline constexpr LognormalBands psf_sigma_pixels{  // width of the point-spread function
-    {0.2109966, 0.3008485, 0.3471172}, {1.0807153, 1.2394326, 1.1928363}, {1.3153171, 0.9164757, 0.8233702}};
-inline constexpr LognormalBands noise_sigma_nanomaggy{  // noise of a pixel
-    {0.2264926, 0.2431146, 0.1334844}, {-0.0006735, -0.0023663, -0.0143416}, {0.0037602, 0.0067417, 0.0260779}};
+inline constexpr LognormalBands psf_sigma_pixels{// width of the point-spread function
+                                                 {0.2109966, 0.3008485, 0.3471172},
+                                                 {1.0807153, 1.2394326, 1.1928363},
+                                                 {1.3153171, 0.9164757, 0.8233702}};
+inline constexpr LognormalBands noise_sigma_nanomaggy{// noise of a pixel
+                                                      {0.2264926, 0.2431146, 0.1334844},
+                                                      {-0.0006735, -0.0023663, -0.0143416},
+                                                      {0.0037602, 0.0067417, 0.0260779}};
 
 }  // namespace astroclip::data

@@ -35,7 +35,8 @@ void bind(config::Section options, CentreViewConfig& config)
 {
     options.option("crop", config.crop, "side of the centre crop [pixel]", at_least(1))
         .option("rgb", config.rgb, "how fluxes become colours", config::one_of({"asinh", "stein", "none"}))
-        .option("image-norm", config.image_norm, "normalisation after rgb", config::one_of({"none", "imagenet"}));
+        .option("image-norm", config.image_norm, "normalisation after rgb",
+                config::one_of({"none", "imagenet"}));
 }
 
 namespace {
@@ -52,8 +53,8 @@ double draw_sigma(Random& random, const LognormalBands& prior, std::size_t band)
     return prior.scale[band] * std::exp(prior.shape[band] * random.normal()) + prior.loc[band];
 }
 
-// Widening from one draw of the prior to another; drawn whether it is applied or not, so that the draws that follow do
-// not depend on it.
+// Widening from one draw of the prior to another; drawn whether it is applied or not, so that the draws that
+// follow do not depend on it.
 void draw_widening(Random& random, const LognormalBands& prior, bool apply, float* out)
 {
     for (std::size_t band = 0; band < 3; ++band) {
@@ -70,12 +71,14 @@ ViewDraws draw_view(std::span<const std::int64_t> object_ids, at::IntArrayRef im
 {
     const auto count = static_cast<std::int64_t>(object_ids.size());
     const auto geometry = at::empty({4, count}, at::kLong);
-    ViewDraws draws{{geometry[0], geometry[1], geometry[2], geometry[3]}, at::empty({count, 3}), at::empty({count, 3})};
+    ViewDraws draws{
+        {geometry[0], geometry[1], geometry[2], geometry[3]}, at::empty({count, 3}), at::empty({count, 3})};
     auto* corner = geometry.data_ptr<std::int64_t>();
     for (std::int64_t i = 0; i < count; ++i) {
         Random random(seed, view_name(view), epoch, static_cast<std::uint64_t>(object_ids[i]));
         corner[i] = static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(image[2] - size + 1)));
-        corner[count + i] = static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(image[3] - size + 1)));
+        corner[count + i] =
+            static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(image[3] - size + 1)));
         corner[3 * count + i] = random.uniform() < 0.5;
         corner[2 * count + i] = random.uniform() < 0.5;
         const bool blur = random.uniform() < probability;
@@ -116,8 +119,8 @@ at::Tensor make_view(const at::Tensor& flux, std::span<const std::int64_t> objec
 void require_pixels(const at::Tensor& flux, std::int64_t size)
 {
     if (flux.size(2) < size || flux.size(3) < size) {
-        throw DataError("image", fmt::format("{}x{} pixels, at least {}x{} expected", flux.size(2), flux.size(3), size,
-                                             size));
+        throw DataError("image", fmt::format("{}x{} pixels, at least {}x{} expected", flux.size(2),
+                                             flux.size(3), size, size));
     }
 }
 
@@ -141,9 +144,10 @@ at::Tensor unit_normals(std::span<const std::int64_t> object_ids, at::IntArrayRe
             auto* r = radius.data_ptr<float>() + 2 * blocks * i;
             auto* a = angle.data_ptr<float>() + 2 * blocks * i;
             for (std::int64_t block = 0; block < blocks; ++block) {
-                const auto bits = philox4x32({static_cast<std::uint32_t>(id), static_cast<std::uint32_t>(id >> 32),
-                                              static_cast<std::uint32_t>(block), epoch},
-                                             key);
+                const auto bits =
+                    philox4x32({static_cast<std::uint32_t>(id), static_cast<std::uint32_t>(id >> 32),
+                                static_cast<std::uint32_t>(block), epoch},
+                               key);
                 for (int half = 0; half < 2; ++half) {
                     // Middles of 2^24 equal cells of (0, 1): never 0, whose logarithm is infinite.
                     *r++ = (static_cast<float>(bits[2 * half] >> 8) + 0.5f) * 0x1p-24f;
@@ -167,11 +171,12 @@ ImageViews multi_crop(const at::Tensor& flux, std::span<const std::int64_t> obje
         return make_view(flux, object_ids, config.global_size, probability, seed, epoch, view, rgb);
     };
     ImageViews views;
-    views.global = at::cat({global(config.first_global_probability, 0), global(config.second_global_probability, 1)});
+    views.global =
+        at::cat({global(config.first_global_probability, 0), global(config.second_global_probability, 1)});
     std::vector<at::Tensor> local;
     for (std::int64_t crop = 0; crop < config.local_crops; ++crop) {
-        local.push_back(make_view(flux, object_ids, config.local_size, config.local_probability, seed, epoch, 2 + crop,
-                                  rgb));
+        local.push_back(make_view(flux, object_ids, config.local_size, config.local_probability, seed, epoch,
+                                  2 + crop, rgb));
     }
     views.local = local.empty() ? flux.new_empty({0, flux.size(1), config.local_size, config.local_size})
                                 : at::cat(local);

@@ -10,8 +10,8 @@
 
 namespace astroclip::data {
 
-// AstroDINO's multi-crop transform. The probabilities are those with which the published code in effect applies blur and
-// (independently) noise; its configuration writes 1.0, 0.1 and 0.5, which its class inverts.
+// AstroDINO's multi-crop transform. The probabilities are those with which the published code in effect
+// applies blur and (independently) noise; its configuration writes 1.0, 0.1 and 0.5, which its class inverts.
 struct MultiCropConfig {
     int global_size = 144;  // pixels
     int local_size = 60;    // pixels
@@ -29,8 +29,8 @@ struct ImageViews {
     at::Tensor local;   // [local_crops·b, 3, local_size, local_size]
 };
 
-// Every random draw is a function of (seed, epoch, object id, view) alone. Per crop: random crop at native resolution,
-// flips with probability ½ each, blur, noise, RGB.
+// Every random draw is a function of (seed, epoch, object id, view) alone. Per crop: random crop at native
+// resolution, flips with probability ½ each, blur, noise, RGB.
 //
 //   flux        [b, 3, H, W] float32, nanomaggy, bands g, r, z; H, W >= global_size
 //   object_ids  b ids
@@ -48,7 +48,8 @@ void bind(config::Section options, CentreViewConfig& config);
 // Fluxes [b, 3, H, W] in nanomaggy -> RGB -> centre crop -> [b, 3, crop, crop].
 at::Tensor centre_view(const at::Tensor& flux, const CentreViewConfig& config = {});
 
-// Standard normal numbers [b, shape...], float32, row i from the stream of (seed, purpose, epoch, object_ids[i]).
+// Standard normal numbers [b, shape...], float32, row i from the stream of (seed, purpose, epoch,
+// object_ids[i]).
 at::Tensor unit_normals(std::span<const std::int64_t> object_ids, at::IntArrayRef shape, std::uint64_t seed,
                         const std::string& purpose, std::uint32_t epoch);
 

@@ -19,8 +19,8 @@ at::Tensor mask_starts(std::span<const std::int64_t> object_ids, std::int64_t to
 {
     const auto room = tokens / config.chunks - config.width;  // places that a run can take in its chunk
     if ((2 * config.chunks - 1) * config.width > tokens || room < 1) {
-        throw ConfigError(fmt::format("mask-chunks {} of mask-width {} need more than {} tokens", config.chunks,
-                                      config.width, tokens));
+        throw ConfigError(fmt::format("mask-chunks {} of mask-width {} need more than {} tokens",
+                                      config.chunks, config.width, tokens));
     }
     const auto* purpose = epoch ? "spectrum-mask" : "spectrum-mask-validation";
     const auto starts = at::empty({static_cast<std::int64_t>(object_ids.size()), config.chunks}, at::kLong);
@@ -37,8 +37,8 @@ at::Tensor mask_starts(std::span<const std::int64_t> object_ids, std::int64_t to
 
 at::Tensor mask_tokens(const at::Tensor& tokens, const at::Tensor& starts, int width)
 {
-    const auto first = starts.to(tokens.device(), at::kLong).unsqueeze(2);                          // [B, chunks, 1]
-    const auto position = at::arange(tokens.size(1), first.options());                              // [N]
+    const auto first = starts.to(tokens.device(), at::kLong).unsqueeze(2);  // [B, chunks, 1]
+    const auto position = at::arange(tokens.size(1), first.options());      // [N]
     const auto masked = at::logical_and(position >= first, position < first + width).any(1, false);  // [B, N]
     return tokens.masked_fill(masked.unsqueeze(2), 0.0);
 }

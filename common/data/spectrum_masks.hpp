@@ -10,17 +10,17 @@
 
 namespace astroclip::data {
 
-// Which tokens are hidden from the SpecFormer in pretraining: one run of `width` tokens in each of `chunks` equal parts of
-// the sequence.
+// Which tokens are hidden from the SpecFormer in pretraining: one run of `width` tokens in each of `chunks`
+// equal parts of the sequence.
 struct SpectrumMasksConfig {
     int chunks = 6;
     int width = 50;  // tokens
 };
 void bind(config::Section options, SpectrumMasksConfig& config);
 
-// First masked token of each chunk: floor(i·tokens/chunks) + uniform integer in [0, floor(tokens/chunks) - width), drawn
-// for each spectrum by itself from (seed, epoch, object id). Without an epoch the masks are those of validation, which
-// stay the same through training (and differ from those of all epochs).
+// First masked token of each chunk: floor(i·tokens/chunks) + uniform integer in [0, floor(tokens/chunks) -
+// width), drawn for each spectrum by itself from (seed, epoch, object id). Without an epoch the masks are
+// those of validation, which stay the same through training (and differ from those of all epochs).
 //
 //   return  [B, chunks] int64
 //
@@ -28,7 +28,8 @@ void bind(config::Section options, SpectrumMasksConfig& config);
 at::Tensor mask_starts(std::span<const std::int64_t> object_ids, std::int64_t tokens, std::uint64_t seed,
                        std::optional<std::uint32_t> epoch, const SpectrumMasksConfig& config = {});
 
-// A copy of tokens [B, N, F] in which the `width` tokens from each start [B, chunks] on are zero in all features.
+// A copy of tokens [B, N, F] in which the `width` tokens from each start [B, chunks] on are zero in all
+// features.
 at::Tensor mask_tokens(const at::Tensor& tokens, const at::Tensor& starts, int width);
 
 }  // namespace astroclip::data

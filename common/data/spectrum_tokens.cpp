@@ -28,9 +28,10 @@ std::int64_t token_count(std::int64_t samples, const SpectrumTokensConfig& confi
     }
     const auto sections = (samples - config.overlap + stride - 1) / stride;  // with the one that is dropped
     if (sections < 2) {
-        throw DataError("spectrum", fmt::format("{} flux samples, at least {} expected (sections of {} that overlap by {})",
-                                                samples, config.overlap + stride + 1, config.section_length,
-                                                config.overlap));
+        throw DataError(
+            "spectrum",
+            fmt::format("{} flux samples, at least {} expected (sections of {} that overlap by {})", samples,
+                        config.overlap + stride + 1, config.section_length, config.overlap));
     }
     return sections;
 }
@@ -41,7 +42,8 @@ at::Tensor spectrum_tokens(const at::Tensor& flux, const SpectrumTokensConfig& c
     x = x.is_floating_point() && x.scalar_type() != at::kDouble ? x.to(at::kFloat) : x.to(at::kDouble);
     const auto tokens = token_count(x.size(1), config);
     const auto mean = x.mean(1, true);
-    const auto std = x.std(at::OptionalIntArrayRef({1}), at::Scalar(config.std_ddof), true).clamp_min(config.std_min);
+    const auto std =
+        x.std(at::OptionalIntArrayRef({1}), at::Scalar(config.std_ddof), true).clamp_min(config.std_min);
     // With std_min 0 a constant spectrum has std 0: its tokens are zeros.
     const auto divisor = at::where(std > 0, std, at::ones_like(std));
 

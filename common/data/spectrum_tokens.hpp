@@ -8,8 +8,8 @@
 
 namespace astroclip::data {
 
-// How a spectrum is cut into tokens. The defaults are those of the published SpecFormer; the workshop's predecessor was
-// pretrained with std_ddof 0 and std_min 0.
+// How a spectrum is cut into tokens. The defaults are those of the published SpecFormer; the workshop's
+// predecessor was pretrained with std_ddof 0 and std_min 0.
 struct SpectrumTokensConfig {
     int section_length = 20;  // flux samples in a token
     int overlap = 10;         // samples that neighbouring tokens share
@@ -21,15 +21,17 @@ struct SpectrumTokensConfig {
 };
 void bind(config::Section options, SpectrumTokensConfig& config);
 
-// Tokens of a spectrum of `samples` bins: ceil((samples - overlap) / stride). This counts the token of statistics, and
-// not the last section: the published code drops it even when it is complete, and its position table was trained so.
-// Throws DataError if a spectrum is too short for one section beside the dropped one.
+// Tokens of a spectrum of `samples` bins: ceil((samples - overlap) / stride). This counts the token of
+// statistics, and not the last section: the published code drops it even when it is complete, and its
+// position table was trained so. Throws DataError if a spectrum is too short for one section beside the
+// dropped one.
 std::int64_t token_count(std::int64_t samples, const SpectrumTokensConfig& config = {});
 
 // Standardises each spectrum by its own mean and standard deviation and cuts it into overlapping sections.
 //
 //   flux    [B, L] or [B, L, 1] float32 (float64 is kept), 1e-17 erg s-1 cm-2 Angstrom-1, finite
-//   return  [B, N, section_length + 2], no unit, N = token_count(L). Columns 0 and 1 are zero, except in token 0, which
+//   return  [B, N, section_length + 2], no unit, N = token_count(L). Columns 0 and 1 are zero, except in
+//   token 0, which
 //           holds (mean - 2)/2 and (std - 2)/8 there and zeros elsewhere.
 //
 // A constant spectrum gives zeros, never NaN, also with std_min 0.

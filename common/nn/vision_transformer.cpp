@@ -38,27 +38,27 @@ void bind(config::Section options, ViTConfig& config)
                 config::at_least(0));
 }
 
-StochasticDepth draw_stochastic_depth(const ViTConfig& config, std::int64_t group_size, std::int64_t groups,
-                                      std::int64_t first_group, std::uint64_t seed, std::string_view purpose,
-                                      std::uint32_t step)
+StochasticDepth draw_stochastic_depth(const ViTConfig& config, const DepthGroups& batch, std::uint64_t seed,
+                                      std::string_view purpose, std::uint32_t step)
 {
     if (config.drop_path_rate == 0) return {};
-    const auto kept =
-        std::max<std::int64_t>(std::int64_t(double(group_size) * (1 - config.drop_path_rate)), 1);
+    const auto images = batch.groups * batch.group_images, n = batch.views * batch.group_images;
+    const auto kept = std::max<std::int64_t>(std::int64_t(double(n) * (1 - config.drop_path_rate)), 1);
     StochasticDepth depth(2 * config.depth);
     for (auto& subset : depth) {
-        subset.rows = at::empty({groups * kept}, at::kLong);
-        subset.scale = double(group_size) / double(kept);
+        subset.rows = at::empty({batch.groups * kept}, at::kLong);
+        subset.scale = double(n) / double(kept);
     }
-    std::vector<std::int64_t> order(group_size);
-    for (std::int64_t group = 0; group < groups; ++group) {
-        Random random(seed, purpose, step, std::uint64_t(first_group + group));
+    std::vector<std::int64_t> order(n);
+    for (std::int64_t group = 0; group < batch.groups; ++group) {
+        Random random(seed, purpose, step, std::uint64_t(batch.first_group + group));
         for (auto& subset : depth) {
-            std::iota(order.begin(), order.end(), group * group_size);
+            std::iota(order.begin(), order.end(), 0);
             auto* rows = subset.rows.data_ptr<std::int64_t>() + group * kept;
             for (std::int64_t i = 0; i < kept; ++i) {  // the first steps of a Fisher-Yates shuffle
-                std::swap(order[i], order[i + random.below(group_size - i)]);
-                rows[i] = order[i];
+                std::swap(order[i], order[i + std::int64_t(random.below(n - i))]);
+                const auto view = order[i] / batch.group_images, image = order[i] % batch.group_images;
+                rows[i] = view * images + group * batch.group_images + image;
             }
         }
     }

@@ -25,12 +25,20 @@ void bind(config::Section options, ViTConfig& config);
 // rows.
 using StochasticDepth = std::vector<Subset>;
 
-// Draws the subsets for a batch of `groups` groups of `group_size` consecutive samples, numbered from
-// `first_group` in the global batch. In each group max(int(group_size·(1 - rate)), 1) random samples get the
-// branch, times group_size/kept (DINOv2). A function of (seed, purpose, step, number of the group) alone.
-StochasticDepth draw_stochastic_depth(const ViTConfig& config, std::int64_t group_size, std::int64_t groups,
-                                      std::int64_t first_group, std::uint64_t seed, std::string_view purpose,
-                                      std::uint32_t step);
+// The rows of a batch that share stochastic depth: `views` views of `groups` groups of `group_images` images,
+// row view·(groups·group_images) + image; the groups are numbered from `first_group` on in the global batch.
+struct DepthGroups {
+    std::int64_t views = 1;
+    std::int64_t groups = 1;
+    std::int64_t group_images = 72;
+    std::int64_t first_group = 0;
+};
+
+// Draws the subsets for such a batch: of the n = views·group_images rows of a group, max(int(n·(1 - rate)),
+// 1) random ones get the branch, times n/kept (DINOv2). A function of (seed, purpose, step, number of the
+// group) alone.
+StochasticDepth draw_stochastic_depth(const ViTConfig& config, const DepthGroups& batch, std::uint64_t seed,
+                                      std::string_view purpose, std::uint32_t step);
 
 struct ImageTokens {
     at::Tensor cls;      // [B, width]

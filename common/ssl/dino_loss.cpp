@@ -57,8 +57,8 @@ void DinoCentre::load_state(const std::map<std::string, at::Tensor>& state)
 
 namespace {
 
-// Σ_s mean_b[-Σ_k target_k log softmax(student_s/temperature)_k], chunk by chunk: between forward and backward it keeps
-// one log-sum-exp a row.
+// Σ_s mean_b[-Σ_k target_k log softmax(student_s/temperature)_k], chunk by chunk: between forward and
+// backward it keeps one log-sum-exp a row.
 class SoftCrossEntropy : public torch::autograd::Function<SoftCrossEntropy> {
 public:
     static at::Tensor forward(AutogradContext* context, const at::Tensor& student, const at::Tensor& target,
@@ -106,23 +106,26 @@ at::Tensor dino_cross_entropy(const at::Tensor& student_logits, const at::Tensor
         throw InternalError(fmt::format("DINO loss: {} student and {} teacher rows are not chunks of {}",
                                         student_logits.size(0), targets.size(0), batch));
     }
-    // The sum over pairs of chunks is the cross-entropy of each student chunk with the sum of the target chunks.
+    // The sum over pairs of chunks is the cross-entropy of each student chunk with the sum of the target
+    // chunks.
     const auto type = student_logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     const auto summed = targets.detach().to(type).view({-1, batch, targets.size(1)}).sum(0);
     return SoftCrossEntropy::apply(student_logits, summed, student_temperature);
 }
 
-DinoTerms dino_terms(const at::Tensor& student_global, const at::Tensor& student_local, const at::Tensor& targets,
-                     double student_temperature)
+DinoTerms dino_terms(const at::Tensor& student_global, const at::Tensor& student_local,
+                     const at::Tensor& targets, double student_temperature)
 {
     const auto batch = targets.size(0) / 2;
     const auto local_crops = student_local.size(0) / batch;
     const auto pairs = static_cast<double>(2 + 2 * local_crops);
     const auto swapped = targets.roll(batch, 0);
     DinoTerms terms;
-    terms.global = dino_cross_entropy(student_global, swapped, 2 * batch, student_temperature) * (2.0 / pairs);
-    terms.local = local_crops > 0 ? dino_cross_entropy(student_local, targets, batch, student_temperature) / pairs
-                                  : at::zeros({}, terms.global.options());
+    terms.global =
+        dino_cross_entropy(student_global, swapped, 2 * batch, student_temperature) * (2.0 / pairs);
+    terms.local = local_crops > 0
+                      ? dino_cross_entropy(student_local, targets, batch, student_temperature) / pairs
+                      : at::zeros({}, terms.global.options());
     return terms;
 }
 

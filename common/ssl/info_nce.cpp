@@ -26,7 +26,8 @@ Gather gather_from_name(const std::string& name)
 void bind(config::Section options, InfoNceConfig& config)
 {
     options
-        .option("gather", config.gather, "where negatives come from: all ranks (grad), the own rank (none), full: a check",
+        .option("gather", config.gather,
+                "where negatives come from: all ranks (grad), the own rank (none), full: a check",
                 config::one_of({"grad", "none", "full"}))
         .option("logit-scale", config.logit_scale, "factor of the cosines (its start, if learned)",
                 config::between(1e-3, 100))
@@ -40,14 +41,20 @@ namespace {
 // Losses are computed in at least single precision, whatever autocast is on around them.
 using FullPrecision = c10::impl::ExcludeDispatchKeyGuard;
 
-at::Tensor at_least_float(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? x : x.to(at::kFloat); }
+at::Tensor at_least_float(const at::Tensor& x)
+{
+    return x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
+}
 
-// Running log-sum-exp along one axis of a matrix that arrives in tiles (online softmax, Milakov and Gimelshein 2018).
+// Running log-sum-exp along one axis of a matrix that arrives in tiles (online softmax, Milakov and
+// Gimelshein 2018).
 struct RunningLogSumExp {
     at::Tensor max, sum;  // of exp(logit - max)
 
     RunningLogSumExp(std::int64_t n, const at::TensorOptions& options)
-        : max(at::full({n}, -std::numeric_limits<double>::infinity(), options)), sum(at::zeros({n}, options)) {}
+        : max(at::full({n}, -std::numeric_limits<double>::infinity(), options)), sum(at::zeros({n}, options))
+    {
+    }
 
     // `axis`: the axis of the tile that is summed over; the other one holds the elements from `first` on.
     void add(const at::Tensor& logits, std::int64_t axis, std::int64_t first)
@@ -62,15 +69,16 @@ struct RunningLogSumExp {
     at::Tensor value() const { return max + sum.log(); }
 };
 
-void for_each_tile(std::int64_t n, std::int64_t tile, const std::function<void(std::int64_t, std::int64_t)>& visit)
+void for_each_tile(std::int64_t n, std::int64_t tile,
+                   const std::function<void(std::int64_t, std::int64_t)>& visit)
 {
     for (std::int64_t first = 0; first < n; first += tile) {
         visit(first, std::min(tile, n - first));
     }
 }
 
-// The log-sum-exp of each column over all ranks' rows. Logits do not exceed `scale`, so that sums relative to it neither
-// overflow nor, in double precision, vanish.
+// The log-sum-exp of each column over all ranks' rows. Logits do not exceed `scale`, so that sums relative to
+// it neither overflow nor, in double precision, vanish.
 at::Tensor over_all_ranks(comm::Communicator& ranks, const RunningLogSumExp& local, double scale)
 {
     auto sums = local.sum.to(at::kDouble) * (local.max.to(at::kDouble) - scale).exp();
@@ -103,7 +111,8 @@ public:
         const auto column_lse = ranks ? over_all_ranks(*ranks, per_column, factor) : per_column.value();
 
         const bool one_tile = rows <= tile && columns <= tile;
-        context->save_for_backward({image, spectra, scale, row_lse, column_lse, one_tile ? logits : at::Tensor()});
+        context->save_for_backward(
+            {image, spectra, scale, row_lse, column_lse, one_tile ? logits : at::Tensor()});
         context->saved_data["tile"] = tile;
         context->saved_data["ranks"] = reinterpret_cast<std::int64_t>(ranks);
         const auto first = ranks ? ranks->rank() * rows : 0;
@@ -111,8 +120,9 @@ public:
         return 0.5 * (row_lse + column_lse.narrow(0, first, rows) - 2.0 * match).mean();
     }
 
-    // With G the derivative by the logits, the gradients are scale·G·spectra and scale·Gᵀ·image. Row i of G needs only
-    // row i of S and the log-sum-exps; every rank's loss is taken to have the same upstream gradient.
+    // With G the derivative by the logits, the gradients are scale·G·spectra and scale·Gᵀ·image. Row i of G
+    // needs only row i of S and the log-sum-exps; every rank's loss is taken to have the same upstream
+    // gradient.
     static variable_list backward(AutogradContext* context, variable_list upstream)
     {
         const FullPrecision guard(c10::autocast_dispatch_keyset);
@@ -133,7 +143,8 @@ public:
             const auto images = image.narrow(0, row, height);
             for_each_tile(spectra.size(0), tile, [&](std::int64_t column, std::int64_t width) {
                 const auto some_spectra = spectra.narrow(0, column, width);
-                const auto logits = kept_logits.defined() ? kept_logits : images.mm(some_spectra.t()).mul_(factor);
+                const auto logits =
+                    kept_logits.defined() ? kept_logits : images.mm(some_spectra.t()).mul_(factor);
                 auto grad = (logits - row_lse.narrow(0, row, height).unsqueeze(1)).exp_();
                 grad.add_((logits - column_lse.narrow(0, column, width)).exp_());
                 grad.diagonal(first + row - column).sub_(2.0);
@@ -146,8 +157,10 @@ public:
         });
         const auto mean = upstream[0] / (2.0 * static_cast<double>(rows));
         spectra_grad.mul_(mean * factor);
-        return {image_grad.mul_(mean * factor), ranks ? ranks->reduce_scatter_sum(spectra_grad) : spectra_grad,
-                learn_scale ? (scale_grad * mean / factor).to(scale.scalar_type()) : at::Tensor(), at::Tensor(), at::Tensor()};
+        return {image_grad.mul_(mean * factor),
+                ranks ? ranks->reduce_scatter_sum(spectra_grad) : spectra_grad,
+                learn_scale ? (scale_grad * mean / factor).to(scale.scalar_type()) : at::Tensor(),
+                at::Tensor(), at::Tensor()};
     }
 };
 
@@ -173,11 +186,12 @@ at::Tensor info_nce(comm::Communicator& ranks, const at::Tensor& image, const at
     return TiledInfoNce::apply(images, spectra, scale, spread ? &ranks : nullptr, tile);
 }
 
-at::Tensor info_nce(comm::Communicator& ranks, const at::Tensor& image, const at::Tensor& spectrum, double scale,
-                    Gather gather, std::int64_t tile)
+at::Tensor info_nce(comm::Communicator& ranks, const at::Tensor& image, const at::Tensor& spectrum,
+                    double scale, Gather gather, std::int64_t tile)
 {
-    return info_nce(ranks, image, spectrum, at::scalar_tensor(scale, at_least_float(image).options().requires_grad(false)),
-                    gather, tile);
+    return info_nce(ranks, image, spectrum,
+                    at::scalar_tensor(scale, at_least_float(image).options().requires_grad(false)), gather,
+                    tile);
 }
 
 at::Tensor info_nce_plain(comm::Communicator& ranks, const at::Tensor& image, const at::Tensor& spectrum,

@@ -11,9 +11,9 @@
 namespace astroclip::ssl {
 
 // Where a pair's negatives come from.
-//   grad  all ranks, exact gradient; each rank owns the rows and columns of its pairs (open_clip: local_loss, gather_with_grad)
-//   none  the rank's own pairs only (as AstroCLIP's code ran)
-//   full  all ranks, and every rank computes the whole matrix: a cross-check of grad
+//   grad  all ranks, exact gradient; each rank owns the rows and columns of its pairs (open_clip: local_loss,
+//   gather_with_grad) none  the rank's own pairs only (as AstroCLIP's code ran) full  all ranks, and every
+//   rank computes the whole matrix: a cross-check of grad
 enum class Gather { grad, none, full };
 Gather gather_from_name(const std::string& name);  // throws ConfigError
 
@@ -33,18 +33,20 @@ at::Tensor unit_rows(const at::Tensor& x, double eps = unit_eps);
 // Symmetric InfoNCE (van den Oord et al. 2018; Radford et al. 2021) of matching rows:
 //   L = ½ [CE(S, i) + CE(Sᵀ, i)],  S = scale · unit(image) unit(spectrum)ᵀ over the global batch.
 //
-//   image, spectrum  [n, E], the same n > 0 on every rank; any float type, computed in float32 (float64 is kept)
-//   scale            0-dimensional; may require a gradient (learn_scale)
-//   return           0-dimensional: this rank's share. The mean over ranks is the loss of the global batch, and the mean
-//                    over ranks of parameter gradients is its gradient (gather none: the mean of the local losses).
+//   image, spectrum  [n, E], the same n > 0 on every rank; any float type, computed in float32 (float64 is
+//   kept) scale            0-dimensional; may require a gradient (learn_scale) return 0-dimensional: this
+//   rank's share. The mean over ranks is the loss of the global batch, and the mean
+//                    over ranks of parameter gradients is its gradient (gather none: the mean of the local
+//                    losses).
 //
-// Collective, forward and backward. The tiled form never holds more than tile x tile logits: it keeps the log-sum-exp of
-// each row and column and computes the logits again in the backward pass. Each rank computes its own rows of S once; the
-// column sums of all ranks are added up, so only the spectra are gathered and only their gradients scattered.
+// Collective, forward and backward. The tiled form never holds more than tile x tile logits: it keeps the
+// log-sum-exp of each row and column and computes the logits again in the backward pass. Each rank computes
+// its own rows of S once; the column sums of all ranks are added up, so only the spectra are gathered and
+// only their gradients scattered.
 at::Tensor info_nce(comm::Communicator& ranks, const at::Tensor& image, const at::Tensor& spectrum,
                     const at::Tensor& scale, Gather gather = Gather::grad, std::int64_t tile = 1024);
-at::Tensor info_nce(comm::Communicator& ranks, const at::Tensor& image, const at::Tensor& spectrum, double scale = 15.5,
-                    Gather gather = Gather::grad, std::int64_t tile = 1024);
+at::Tensor info_nce(comm::Communicator& ranks, const at::Tensor& image, const at::Tensor& spectrum,
+                    double scale = 15.5, Gather gather = Gather::grad, std::int64_t tile = 1024);
 
 // The same by the formula, with all logits in memory: what the tiled form is tested against.
 at::Tensor info_nce_plain(comm::Communicator& ranks, const at::Tensor& image, const at::Tensor& spectrum,

@@ -6,20 +6,21 @@
 
 namespace astroclip::ssl {
 
-// The two sums whose ratio is the masked-modelling loss, over the elements that the mask changed (masked and not zero
-// before, so that padding never counts). 0-dimensional, float32 (float64 is kept).
+// The two sums whose ratio is the masked-modelling loss, over the elements that the mask changed (masked and
+// not zero before, so that padding never counts). 0-dimensional, float32 (float64 is kept).
 struct MaskedSums {
     at::Tensor squared_error;  // Σ m (prediction - target)², carries the gradient
     at::Tensor count;          // Σ m
 };
 
 //   prediction, target, masked_input  [B, N, F]
-MaskedSums masked_sums(const at::Tensor& prediction, const at::Tensor& target, const at::Tensor& masked_input);
+MaskedSums masked_sums(const at::Tensor& prediction, const at::Tensor& target,
+                       const at::Tensor& masked_input);
 
 struct MaskedLoss {
-    at::Tensor share;         // to call backward on: its mean over ranks is the loss, and so are its gradients'
-    double loss = 0.0;        // Σ squared_error / Σ count over all ranks
-    double count = 0.0;       // Σ count over all ranks; 0 for a batch of zero spectra, whose loss is 0
+    at::Tensor share;    // to call backward on: its mean over ranks is the loss, and so are its gradients'
+    double loss = 0.0;   // Σ squared_error / Σ count over all ranks
+    double count = 0.0;  // Σ count over all ranks; 0 for a batch of zero spectra, whose loss is 0
 };
 
 // One ratio over the global batch, so that the loss does not depend on the number of ranks. Collective.

@@ -199,6 +199,22 @@ void read_bytes(hid_t dataset, const Column& column, std::uint64_t first, std::u
     }
 }
 
+void check_column(hid_t dataset, const Column& column, std::int64_t rows, const std::string& path)
+{
+    std::vector<std::uint64_t> expected{static_cast<std::uint64_t>(rows)};
+    expected.insert(expected.end(), column.shape.begin(), column.shape.end());
+    if (const auto found = hdf5::dims(dataset); found != expected) {
+        throw DataError(path, fmt::format("dataset '{}' has shape {}, its manifest says {}", column.name,
+                                          nlohmann::json(found).dump(), nlohmann::json(expected).dump()));
+    }
+    const hdf5::Handle type(H5Dget_type(dataset), H5Tclose);
+    const hdf5::Handle native(H5Tget_native_type(type, H5T_DIR_ASCEND), H5Tclose);
+    if (H5Tequal(native, memory_type(column.type)) <= 0) {
+        throw DataError(path, fmt::format("dataset '{}' is not of type {}, as its manifest says", column.name,
+                                          name_of(column.type)));
+    }
+}
+
 RejectSizes sizes_of(const std::vector<Reject>& rejects)
 {
     RejectSizes sizes{.rows = rejects.size()};

@@ -32,6 +32,9 @@ void write_root_attributes(hid_t file, const Schema& schema, const Request& requ
 void read_bytes(hid_t dataset, const Column& column, std::uint64_t first, std::uint64_t count, void* out,
                 const std::string& path);
 
+// DataError unless the dataset is [rows, shape…] of the column's type.
+void check_column(hid_t dataset, const Column& column, std::int64_t rows, const std::string& path);
+
 // The group `rejects`: source, source_row, object_id, reason, damage, detail, a row each. `location` may belong to a
 // parallel file: then all ranks call it, with the same sizes, and `rejects` is empty but on the rank that writes. A failed
 // write does not keep a rank from the calls that follow: the first failure is returned, "" if there was none.

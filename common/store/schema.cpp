@@ -24,7 +24,8 @@ const TypeName& entry(Type type) { return types[static_cast<std::size_t>(type)];
 
 const char* const qflag_bits =
     "1 more than 5 % masked, 2 more than 5 % without inverse variance, 4 blank edge, 8 clipped values, "
-    "16 non-finite values replaced by 0, 32 catalogue flux missing or not positive, 64 redshift fit warns";
+    "16 non-finite values replaced by 0, 32 catalogue flux missing or not positive, 64 redshift fit warns, "
+    "128 no position";
 const char* const citation = "Parker et al. 2024, AstroCLIP: a cross-modal foundation model for galaxies, MNRAS 531, 4990";
 
 Column object_id()

@@ -58,6 +58,7 @@ inline constexpr std::uint32_t clipped = 8;     // values were clipped
 inline constexpr std::uint32_t replaced = 16;   // non-finite values were replaced by 0
 inline constexpr std::uint32_t no_photometry = 32;  // a catalogue flux is missing or not positive
 inline constexpr std::uint32_t bad_redshift = 64;   // the redshift fit warns (zwarn is not 0)
+inline constexpr std::uint32_t no_position = 128;   // ra and dec are not known and stand at 0
 }  // namespace qflag
 
 // Codes of the column spectype.

@@ -193,7 +193,7 @@ CutoutList::CutoutList(const std::string& path, const CutoutOptions& options) : 
                dec = numbers_or_nan(*table, {"dec", "target_dec"});
     const auto g = numbers_or_nan(*table, {"flux_g"}), r = numbers_or_nan(*table, {"flux_r"}),
                z = numbers_or_nan(*table, {"flux_z"}), ebv = numbers_or_nan(*table, {"ebv"}),
-               redshift = numbers_or_nan(*table, {"redshift", "z_spec", "z"});
+               redshift = numbers_or_nan(*table, {"redshift", "z_spec"});
     const auto primary = ids_or(*table, {"brick_primary"}, 1);
     for (std::size_t i = 0; i < entries_.size(); ++i) {
         auto& entry = entries_[i];

@@ -15,7 +15,7 @@ namespace astroclip::survey {
 //   object_id (or targetid), or release, brickid, objid (or brick_objid)
 //   ra, dec (or target_ra, target_dec); optional where the cutout has a WCS
 //   file (or path, filename, cutout), or a name pattern with {object_id} {release} {brickid} {objid}
-//   flux_g, flux_r, flux_z, ebv, redshift (or z_spec, z): optional;  brick_primary: optional, false is
+//   flux_g, flux_r, flux_z, ebv, redshift (or z_spec): optional;  brick_primary: optional, false is
 //   refused
 class CutoutList : public CutoutFile {
 public:

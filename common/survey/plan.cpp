@@ -67,7 +67,7 @@ Plan Plan::make(const comm::World& world, std::vector<InputFile> inputs, bool sk
     });
     Plan plan;
     for (auto& input : inputs) {
-        plan.files_.push_back({.input = std::move(input)});
+        plan.files_.emplace_back().input = std::move(input);
     }
     plan.number(world.all_gather(summaries.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)),
                 world.all_gather(ids));

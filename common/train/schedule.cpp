@@ -15,7 +15,10 @@ double half_cosine(double base, double final, double fraction)
     return final + 0.5 * (base - final) * (1.0 + std::cos(std::numbers::pi * fraction));
 }
 
-bool contains(std::string_view name, std::string_view part) { return name.find(part) != std::string_view::npos; }
+bool contains(std::string_view name, std::string_view part)
+{
+    return name.find(part) != std::string_view::npos;
+}
 
 // The global index of a block from "….blocks.I.…" or, with blocks in chunks, "….blocks.C.I.…".
 int block_index(std::string_view name)
@@ -64,8 +67,8 @@ void bind(config::Section options, WarmupCosine& schedule)
         .option("eta-min", schedule.eta_min, "learning rate from then on", at_least(0));
 }
 
-double warmup_cosine_inclusive(std::int64_t step, double start, double base, double final, std::int64_t warmup,
-                               std::int64_t total)
+double warmup_cosine_inclusive(std::int64_t step, double start, double base, double final,
+                               std::int64_t warmup, std::int64_t total)
 {
     if (step >= total) {
         return final;
@@ -84,7 +87,8 @@ double DinoSchedule::scaled_learning_rate() const
 
 double DinoSchedule::learning_rate_at(std::int64_t step) const
 {
-    return warmup_cosine_inclusive(step, 0.0, scaled_learning_rate(), min_learning_rate, warmup_steps, total_steps);
+    return warmup_cosine_inclusive(step, 0.0, scaled_learning_rate(), min_learning_rate, warmup_steps,
+                                   total_steps);
 }
 
 double DinoSchedule::last_layer_learning_rate_at(std::int64_t step) const
@@ -110,21 +114,25 @@ double DinoSchedule::teacher_temperature_at(std::int64_t step) const
 
 void bind(config::Section options, DinoSchedule& s)
 {
-    options.option("base-learning-rate", s.base_learning_rate, "learning rate at a global batch of 1024", at_least(0))
+    options
+        .option("base-learning-rate", s.base_learning_rate, "learning rate at a global batch of 1024",
+                at_least(0))
         .option("schedule-steps", s.total_steps, "steps of all schedules", at_least(1))
         .option("warmup-steps", s.warmup_steps, "steps of linear warm-up of the learning rate", at_least(0))
         .option("min-learning-rate", s.min_learning_rate, "learning rate at the end", at_least(0))
         .option("weight-decay", s.weight_decay, "weight decay at the start", at_least(0))
         .option("final-weight-decay", s.final_weight_decay, "weight decay at the end", at_least(0))
         .option("momentum", s.momentum, "teacher's moving average at the start", config::between(0, 1))
-        .option("final-momentum", s.final_momentum, "teacher's moving average at the end", config::between(0, 1))
-        .option("warmup-teacher-temperature", s.warmup_teacher_temperature, "teacher temperature at the start",
-                at_least(1e-6))
+        .option("final-momentum", s.final_momentum, "teacher's moving average at the end",
+                config::between(0, 1))
+        .option("warmup-teacher-temperature", s.warmup_teacher_temperature,
+                "teacher temperature at the start", at_least(1e-6))
         .option("teacher-temperature", s.teacher_temperature, "teacher temperature after its warm-up",
                 at_least(1e-6))
-        .option("teacher-temperature-steps", s.teacher_temperature_steps, "steps of its linear warm-up", at_least(0))
-        .option("frozen-last-layer-steps", s.frozen_last_layer_steps, "steps with learning rate 0 of the last layer",
-                at_least(0));
+        .option("teacher-temperature-steps", s.teacher_temperature_steps, "steps of its linear warm-up",
+                at_least(0))
+        .option("frozen-last-layer-steps", s.frozen_last_layer_steps,
+                "steps with learning rate 0 of the last layer", at_least(0));
 }
 
 ParameterScale dino_parameter_scale(std::string_view name, int depth, double layer_decay, double patch_embed)

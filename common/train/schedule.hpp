@@ -6,10 +6,12 @@
 
 #include "config/options.hpp"
 
-// Learning rates and their like as functions of the step (0 for the first). No state: resuming needs the step alone.
+// Learning rates and their like as functions of the step (0 for the first). No state: resuming needs the step
+// alone.
 namespace astroclip::train {
 
-// Linear warm-up from 0, then half a cosine to eta_min at `total_steps`, constant afterwards (SpecFormer and AstroCLIP).
+// Linear warm-up from 0, then half a cosine to eta_min at `total_steps`, constant afterwards (SpecFormer and
+// AstroCLIP).
 struct WarmupCosine {
     double learning_rate = 1e-4;
     std::int64_t warmup_steps = 1000;
@@ -20,10 +22,10 @@ struct WarmupCosine {
 };
 void bind(config::Section options, WarmupCosine& schedule);
 
-// Linear from `start` to `base` over `warmup` steps, end point included, then half a cosine that reaches `final` at
-// `total`; `final` afterwards (DINO's schedule).
-double warmup_cosine_inclusive(std::int64_t step, double start, double base, double final, std::int64_t warmup,
-                               std::int64_t total);
+// Linear from `start` to `base` over `warmup` steps, end point included, then half a cosine that reaches
+// `final` at `total`; `final` afterwards (DINO's schedule).
+double warmup_cosine_inclusive(std::int64_t step, double start, double base, double final,
+                               std::int64_t warmup, std::int64_t total);
 
 // The schedules of DINOv2 as AstroDINO ran it. The learning rate is scaled by the global batch once, here.
 struct DinoSchedule {
@@ -54,9 +56,9 @@ struct ParameterScale {
     bool last_layer = false;
 };
 
-// Layer-wise decay of DINOv2 by the published parameter name ("backbone.blocks.1.6.attn.qkv.weight", with or without
-// the chunk number and prefixes): decay^(depth + 1 - id) with id 0 for the embeddings, i + 1 for block i, depth + 1 for
-// the rest of the backbone; patch_embed times `patch_embed` in addition; heads 1.
+// Layer-wise decay of DINOv2 by the published parameter name ("backbone.blocks.1.6.attn.qkv.weight", with or
+// without the chunk number and prefixes): decay^(depth + 1 - id) with id 0 for the embeddings, i + 1 for
+// block i, depth + 1 for the rest of the backbone; patch_embed times `patch_embed` in addition; heads 1.
 ParameterScale dino_parameter_scale(std::string_view name, int depth, double layer_decay = 0.9,
                                     double patch_embed = 0.2);
 

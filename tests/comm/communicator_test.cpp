@@ -79,7 +79,7 @@ TEST_P(CommunicatorTest, GatherWithGradientSumsTheGradientsOfAllRanks)
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, CommunicatorTest, testing::Values("mpi", "nccl"),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& backend) { return backend.param; });
 
 }  // namespace
 }  // namespace astroclip::comm

@@ -7,7 +7,8 @@
 
 #include "core/random.hpp"
 
-// The test tensors behind the check values of the references: element i of tensor n is a function of (n, i) alone.
+// The test tensors behind the check values of the references: element i of tensor n is a function of (n, i)
+// alone.
 namespace astroclip::test {
 
 // u(n, i) in [0, 1).

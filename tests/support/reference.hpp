@@ -10,7 +10,8 @@
 #include <string>
 #include <vector>
 
-// Reference tensors (tests/data/README.md): safetensors files of float32 tensors, and how close ours must come.
+// Reference tensors (tests/data/README.md): safetensors files of float32 tensors, and how close ours must
+// come.
 namespace astroclip::test {
 
 inline std::map<std::string, at::Tensor> read_reference(const std::string& path)
@@ -30,7 +31,8 @@ inline std::map<std::string, at::Tensor> read_reference(const std::string& path)
             continue;
         }
         const auto tensor = at::empty(entry.at("shape").get<std::vector<std::int64_t>>(), at::kFloat);
-        file.seekg(static_cast<std::streamoff>(8 + header_size + entry.at("data_offsets").at(0).get<std::uint64_t>()));
+        file.seekg(static_cast<std::streamoff>(8 + header_size +
+                                               entry.at("data_offsets").at(0).get<std::uint64_t>()));
         file.read(static_cast<char*>(tensor.data_ptr()), static_cast<std::streamsize>(tensor.nbytes()));
         tensors.emplace(name, tensor);
     }

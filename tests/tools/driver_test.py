@@ -381,6 +381,9 @@ class Slurm(Driver):
         self.call("cancel", self.run_folder)
         self.assertEqual(len((self.queue / "cancelled").read_text().splitlines()), 9)
         self.assertEqual(self.states()["match"], "blocked")
+        self.submit("--until", "match")
+        self.assertEqual(len(self.submitted()), 12)
+        self.assertEqual((self.states()["match"], self.states()["align"]), ("queued", "blocked"))
         self.submit()
         self.assertEqual(len(self.submitted()), 18)
 

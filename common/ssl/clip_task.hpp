@@ -1,0 +1,73 @@
+#pragma once
+
+#include "comm/communicator.hpp"
+#include "config/options.hpp"
+#include "data/batches.hpp"
+#include "data/image_views.hpp"
+#include "data/loader.hpp"
+#include "data/spectrum_tokens.hpp"
+#include "nn/encoder.hpp"
+#include "ssl/info_nce.hpp"
+#include "train/schedule.hpp"
+#include "train/task.hpp"
+
+namespace astroclip::ssl {
+
+struct ClipTaskConfig {
+    std::int64_t batch_size = 1024;  // pairs a step, over all ranks: the pool of negatives
+    bool freeze_encoders = true;     // train the heads alone, as published
+    double weight_decay = 0.05;
+    nn::HeadConfig head;
+    InfoNceConfig loss;
+    data::CentreViewConfig view;
+    data::SpectrumTokensConfig tokens;
+    train::WarmupCosine schedule;
+};
+void bind(config::Section options, ClipTaskConfig& config);
+
+// Contrastive alignment of image and spectrum of the same galaxy (AstroCLIP: Parker et al. 2024, §3): pretrained encoders,
+// a cross-attention head on each, InfoNCE over the global batch.
+class ClipTask : public train::Task {
+public:
+    // `model`: encoders with their pretrained weights, heads at their first values. `galaxies` and `ranks` outlive the
+    // task. Throws ConfigError if the ranks do not divide the batch, or the pairs do not fill one.
+    ClipTask(const ClipTaskConfig& config, nn::AlignedModel model, const nn::ViTConfig& image,
+             const nn::SpecFormerConfig& spectrum, const data::Galaxies& galaxies, comm::Communicator& ranks,
+             std::uint64_t seed);
+
+    std::vector<train::Parameter> parameters() const override;
+    std::int64_t steps_per_epoch() const override { return loader_.sampler().steps_per_epoch(); }
+    std::int64_t global_batch() const override { return config_.batch_size; }
+    void seek(std::int64_t step) override { loader_.seek(step); }
+    void fetch() override { batch_ = loader_.next(); }
+    train::Loss forward(std::int64_t step) override;
+    train::Rates rates(std::int64_t step) const override;
+    // On the held-out pairs, without dropout: loss at the scale and at 1 (means over batches of the training size),
+    // recall@10 of the partner both ways among up to 4096 of them.
+    std::map<std::string, double> validate() override;
+    std::vector<std::int64_t> batch_ids() const override { return batch_.object_ids; }
+    std::map<std::string, at::Tensor> state() const override;
+    void load_state(const std::map<std::string, at::Tensor>& state) override;
+    std::map<std::string, at::Tensor> model() const override;
+    std::map<std::string, std::string> model_metadata() const override;
+
+private:
+    struct Embeddings {
+        at::Tensor image, spectrum;  // z [n, E], float32
+    };
+    Embeddings embed(const data::Batch& batch, const nn::Dropout* image_dropout, const nn::Dropout* spectrum_dropout);
+    Embeddings embed_held_out();
+
+    ClipTaskConfig config_;
+    nn::ViTConfig image_;
+    nn::SpecFormerConfig spectrum_;
+    nn::AlignedModel model_;
+    const data::Galaxies& galaxies_;
+    comm::Communicator& ranks_;
+    std::uint64_t seed_;
+    at::Tensor log_scale_;  // 0-dimensional; trained with learn-scale
+    data::Loader loader_;
+    data::Batch batch_;
+};
+
+}  // namespace astroclip::ssl

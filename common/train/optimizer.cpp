@@ -1,0 +1,109 @@
+#include "train/optimizer.hpp"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.hpp"
+
+namespace astroclip::train {
+
+AdamW::AdamW(std::vector<Parameter> parameters, const Betas& betas) : betas_(betas)
+{
+    for (const auto& parameter : parameters) {
+        auto& group = group_of(parameter);
+        group.names.push_back(parameter.name);
+        group.parameters.push_back(parameter.tensor);
+        group.exp_avg.push_back(at::zeros_like(parameter.tensor, at::MemoryFormat::Contiguous));
+        group.exp_avg_sq.push_back(at::zeros_like(parameter.tensor, at::MemoryFormat::Contiguous));
+        group.steps.push_back(at::zeros({}, parameter.tensor.options().dtype(at::kFloat).requires_grad(false)));
+    }
+}
+
+AdamW::Group& AdamW::group_of(const Parameter& parameter)
+{
+    for (auto& group : groups_) {
+        if (group.learning_rate_scale == parameter.learning_rate_scale &&
+            group.weight_decay_scale == parameter.weight_decay_scale && group.last_layer == parameter.last_layer) {
+            return group;
+        }
+    }
+    groups_.push_back({parameter.learning_rate_scale, parameter.weight_decay_scale, parameter.last_layer, {}, {}, {}, {}, {}});
+    return groups_.back();
+}
+
+void AdamW::step(const Rates& rates)
+{
+    const at::NoGradGuard no_grad;
+    for (auto& group : groups_) {
+        std::vector<at::Tensor> gradients;
+        for (const auto& parameter : group.parameters) {
+            gradients.push_back(parameter.grad().defined() ? parameter.grad() : at::zeros_like(parameter));
+        }
+        at::_foreach_add_(group.steps, 1);  // the fused step wants them advanced
+        const auto learning_rate =
+            (group.last_layer ? rates.last_layer_learning_rate : rates.learning_rate) * group.learning_rate_scale;
+        at::_fused_adamw_(group.parameters, gradients, group.exp_avg, group.exp_avg_sq, {}, group.steps, learning_rate,
+                          betas_.beta1, betas_.beta2, rates.weight_decay * group.weight_decay_scale, betas_.eps, false,
+                          false);
+    }
+}
+
+std::map<std::string, at::Tensor> AdamW::state() const
+{
+    std::map<std::string, at::Tensor> state;
+    for (const auto& group : groups_) {
+        for (std::size_t i = 0; i < group.names.size(); ++i) {
+            state[group.names[i] + ".exp_avg"] = group.exp_avg[i];
+            state[group.names[i] + ".exp_avg_sq"] = group.exp_avg_sq[i];
+            state[group.names[i] + ".step"] = group.steps[i];
+        }
+    }
+    return state;
+}
+
+void AdamW::load_state(const std::map<std::string, at::Tensor>& state) { copy_state(state, this->state(), "the optimiser"); }
+
+std::map<std::string, double> clip_gradients(const std::vector<Parameter>& parameters, double max_norm)
+{
+    const at::NoGradGuard no_grad;
+    std::map<std::string, std::vector<at::Tensor>> groups;
+    for (const auto& parameter : parameters) {
+        auto& gradients = groups[parameter.clip_group];
+        if (parameter.tensor.grad().defined()) {
+            gradients.push_back(parameter.tensor.grad());
+        }
+    }
+    std::map<std::string, double> norms;
+    for (const auto& [name, gradients] : groups) {
+        const auto norm = gradients.empty() ? 0.0 : at::stack(at::_foreach_norm(gradients)).norm().item<double>();
+        norms[name] = norm;
+        if (max_norm > 0 && norm > max_norm && std::isfinite(norm)) {
+            at::_foreach_mul_(gradients, max_norm / (norm + 1e-6));  // as torch's clip_grad_norm_ has it
+        }
+    }
+    return norms;
+}
+
+void copy_state(const std::map<std::string, at::Tensor>& state, const std::map<std::string, at::Tensor>& tensors,
+                const std::string& what)
+{
+    const at::NoGradGuard no_grad;
+    for (const auto& [name, tensor] : tensors) {
+        const auto found = state.find(name);
+        if (found == state.end()) {
+            throw DataError(what, fmt::format("the checkpoint has no tensor '{}'", name));
+        }
+        if (found->second.sizes() != tensor.sizes() || found->second.scalar_type() != tensor.scalar_type()) {
+            throw DataError(what, fmt::format("tensor '{}' of the checkpoint has another shape or type", name));
+        }
+        at::Tensor(tensor).copy_(found->second);
+    }
+    if (state.size() != tensors.size()) {
+        throw DataError(what, fmt::format("the checkpoint has {} tensors, {} expected", state.size(), tensors.size()));
+    }
+}
+
+}  // namespace astroclip::train

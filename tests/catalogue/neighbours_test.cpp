@@ -1,0 +1,129 @@
+#include "catalogue/neighbours.hpp"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "core/error.hpp"
+#include "support/deterministic_fill.hpp"
+#include "support/ranks.hpp"
+#include "support/reference.hpp"
+
+namespace astroclip::catalogue {
+namespace {
+
+constexpr SearchBlocks small_blocks{.rows = 64, .queries = 3};
+
+// Vectors of small integers: their products are exact and often equal, so that order among equals shows.
+at::Tensor small_integers(std::uint64_t n, std::int64_t rows)
+{
+    return (2.0 * test::fill_tensor(n, {rows, 6})).round();
+}
+
+// Uneven shares of the rows; on four ranks the second is empty.
+CatalogueShard shard_of(const test::Ranks& ranks, const at::Tensor& vectors, const at::Tensor& usable = {})
+{
+    std::vector<std::int64_t> bounds{0};
+    for (int rank = 0; rank < ranks.size(); ++rank) {
+        const auto end = rank == ranks.size() - 1
+                             ? vectors.size(0)
+                             : vectors.size(0) * (rank * rank + 1) / (ranks.size() * ranks.size());
+        bounds.push_back(rank == 1 && ranks.size() > 2 ? bounds.back() : end);
+    }
+    const auto first = bounds[static_cast<std::size_t>(ranks.rank())];
+    const auto rows = bounds[static_cast<std::size_t>(ranks.rank()) + 1] - first;
+    return {vectors.narrow(0, first, rows), first, usable.defined() ? usable.narrow(0, first, rows) : usable};
+}
+
+// All rows of each query by falling score, equal ones by row.
+at::Tensor order_of(const at::Tensor& vectors, const at::Tensor& queries)
+{
+    return std::get<1>(queries.mm(vectors.t()).sort(true, 1, true));
+}
+
+TEST(Nearest, AreThoseOfAFullSortWithTiesInOrderOfRows)
+{
+    const auto ranks = test::all_ranks();
+    const auto vectors = small_integers(1, 500);
+    const auto queries = small_integers(2, 10);
+    const auto order = order_of(vectors, queries);
+    for (const std::int64_t k : {1, 10, 200}) {
+        const auto found = nearest(ranks, shard_of(ranks, vectors), queries, k, small_blocks);
+        EXPECT_TRUE(found.row.equal(order.narrow(1, 0, k))) << k;
+        EXPECT_TRUE(found.score.equal(queries.mm(vectors.t()).gather(1, found.row))) << k;
+    }
+}
+
+TEST(Nearest, AreTheSameBitsOnAnyNumberOfRanks)
+{
+    const auto ranks = test::all_ranks();
+    const auto alone = test::this_rank_alone();
+    const auto unit = [](const at::Tensor& x) { return x / x.norm(2, {1}, true); };
+    const auto vectors = unit(test::fill_tensor(1, {1000, 40}));
+    const auto queries = unit(test::fill_tensor(2, {20, 40}));
+    const auto whole = nearest(alone, {vectors}, queries, 8, small_blocks);
+    const auto shared = nearest(ranks, shard_of(ranks, vectors), queries, 8, small_blocks);
+    EXPECT_TRUE(shared.row.equal(whole.row));
+    EXPECT_TRUE(shared.score.equal(whole.score));
+}
+
+TEST(Nearest, EqualThePublishedSearchInAllFourModes)
+{
+    const auto ranks = test::all_ranks();
+    const auto reference = test::read_reference(TEST_DATA "/catalogue/downstream.safetensors");
+    const auto asked = reference.at("search/in/query").to(at::kLong);
+    for (const std::string query : {"image", "spectrum"}) {
+        for (const std::string target : {"image", "spectrum"}) {
+            const auto unit = [&](const std::string& kind) {
+                const auto x = reference.at("search/in/" + kind + "_embeddings");
+                return x / x.norm(2, {1}, true);
+            };
+            const auto found =
+                nearest(ranks, shard_of(ranks, unit(target)), unit(query).index_select(0, asked), 8);
+            const auto name = "search/out/" + query + "_" + target;
+            EXPECT_TRUE(found.row.equal(reference.at(name + ".index").to(at::kLong))) << name;
+            EXPECT_LT(test::relative_difference(found.score, reference.at(name + ".cosine")), 1e-6) << name;
+        }
+    }
+}
+
+TEST(Nearest, LeaveOutUnusableRowsAndSayWhereNoneAreLeft)
+{
+    const auto ranks = test::all_ranks();
+    const auto vectors = small_integers(1, 100);
+    auto usable = at::zeros({100}, at::kBool);
+    for (const auto row : {3, 40, 99}) {
+        usable[row] = true;
+    }
+    const auto found =
+        nearest(ranks, shard_of(ranks, vectors, usable), small_integers(2, 4), 5, small_blocks);
+    EXPECT_TRUE(std::get<0>(found.row.narrow(1, 0, 3).sort(1))
+                    .equal(at::tensor({3, 40, 99}, at::kLong).expand({4, 3})));
+    EXPECT_TRUE(found.row.narrow(1, 3, 2).eq(-1).all().item<bool>());
+    EXPECT_TRUE(found.score.narrow(1, 3, 2).isinf().all().item<bool>());
+}
+
+TEST(PartnerPlaces, AreThePositionsInTheFullOrder)
+{
+    const auto ranks = test::all_ranks();
+    const auto vectors = small_integers(1, 300);
+    const auto queries = small_integers(2, 50);
+    std::vector<std::int64_t> partner, expected;
+    const auto order = order_of(vectors, queries);
+    for (std::int64_t i = 0; i < 50; ++i) {
+        partner.push_back((37 * i) % 300);
+        expected.push_back(order[i].eq(partner.back()).nonzero().item<std::int64_t>() + 1);
+    }
+    EXPECT_EQ(partner_places(ranks, shard_of(ranks, vectors), queries, partner, small_blocks), expected);
+}
+
+TEST(PartnerPlaces, RefuseAPartnerThatIsNotInTheCatalogue)
+{
+    const auto ranks = test::all_ranks();
+    EXPECT_THROW(partner_places(ranks, shard_of(ranks, small_integers(1, 30)), small_integers(2, 1), {30}),
+                 InternalError);
+}
+
+}  // namespace
+}  // namespace astroclip::catalogue

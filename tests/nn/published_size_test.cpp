@@ -1,0 +1,77 @@
+// The published sizes, once: 371 million parameters with made-up values, against the numbers of the published
+// code.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "data/spectrum_tokens.hpp"
+#include "nn/encoder.hpp"
+#include "support/fill_module.hpp"
+
+namespace astroclip::nn {
+namespace {
+
+std::int64_t parameters(const torch::nn::Module& module)
+{
+    std::int64_t count = 0;
+    for (const auto& item : published_state(module)) count += item.second.numel();
+    return count;
+}
+
+AlignmentHead filled_head(std::int64_t token_width, bool residual)
+{
+    AlignmentHead head(token_width, HeadConfig{}, residual);
+    test::fill_module(*head->cross_attention);
+    test::fill_module(*head->mlp);
+    return head;
+}
+
+TEST(PublishedSize, OfTheSpectrumSideGivesTheCheckValues)
+{
+    const at::NoGradGuard no_grad;
+    SpecFormer specformer(SpecFormerConfig{});
+    test::fill_module(*specformer);
+    EXPECT_EQ(parameters(*specformer), 43'177'750);
+    EXPECT_EQ(published_state(*specformer).size(), 79u);
+
+    const auto tokens = data::spectrum_tokens(test::check_spectra(7781));
+    const auto embedding = specformer->forward(tokens);
+    test::expect_near(embedding[0], {0.74453, -1.09469, 0.30726}, 0.69626, 776.4733);
+    test::expect_near(embedding[1], {0.23392, -0.49764, -0.25266}, 0.47998, 776.4562);
+    test::expect_near(specformer->predict_tokens(embedding)[0], {-0.26906, -0.71890, -0.05677}, -0.96942,
+                      112.6553);
+
+    auto head = filled_head(768, true);
+    EXPECT_EQ(parameters(*head), 12'070'912);
+    const auto z = head->forward(embedding);
+    test::expect_near(z[0], {2.15765, -0.05870, 0.28572}, -0.23218, 38.59517);
+    test::expect_near(z[1], {2.16760, 0.70525, -0.63435}, -0.26388, 39.10365);
+}
+
+TEST(PublishedSize, OfTheImageSideGivesTheCheckValues)
+{
+    const at::NoGradGuard no_grad;
+    VisionTransformer vit(ViTConfig{});
+    test::fill_module(*vit);
+    EXPECT_EQ(parameters(*vit), 302'954'496);
+    EXPECT_EQ(published_state(*vit).size(), 343u);
+
+    const auto images = test::check_images(), first = images.narrow(0, 0, 1);
+    auto mask = at::zeros({1, 144}, at::kBool);
+    mask.narrow(1, 20, 30).fill_(true);
+    test::expect_near(vit->forward(first), {-0.44029, -1.14077, 0.05733}, 0.45908);
+    test::expect_near(vit->forward_features(first, mask).cls, {-0.87345, -1.08389, 0.15405}, 0.09361);
+    test::expect_near(vit->forward(first.narrow(2, 0, 60).narrow(3, 0, 60)), {-0.34445, -1.09790, 0.17264},
+                      0.77535);
+    test::expect_near(vit->position_table(5, 5), {-0.37553, -0.07268, -0.34156}, 0.27613, 41.03101);
+
+    const auto tokens = vit->tokens_without_position(images);
+    test::expect_near(tokens[0], {-0.23818, -0.50256, -0.77058}, 0.55750, 385.9202);
+    auto head = filled_head(1024, false);
+    EXPECT_EQ(parameters(*head), 12'595'200);
+    const auto z = head->forward(tokens);
+    test::expect_near(z[0], {-0.81819, -0.33657, -0.81816}, 0.27471, 20.81273);
+    test::expect_near(z[1], {-0.78177, -0.49847, -0.87756}, 0.26936);
+}
+
+}  // namespace
+}  // namespace astroclip::nn

@@ -1,0 +1,173 @@
+#include "ssl/info_nce.hpp"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "core/error.hpp"
+#include "support/deterministic_fill.hpp"
+#include "support/ranks.hpp"
+#include "support/reference.hpp"
+
+namespace astroclip::ssl {
+namespace {
+
+struct Pairs {
+    at::Tensor image, spectrum;
+};
+
+// Loss and gradients by image and spectrum embeddings and the scale.
+struct Outcome {
+    at::Tensor loss, image, spectrum, scale;
+};
+
+constexpr bool tiled = true;
+
+Outcome outcome(comm::Communicator& ranks, const Pairs& pairs, double scale_value, Gather gather,
+                bool by_tiles, std::int64_t tile = 3)
+{
+    const auto image = pairs.image.clone().requires_grad_();
+    const auto spectrum = pairs.spectrum.clone().requires_grad_();
+    const auto scale = at::scalar_tensor(scale_value, image.options().requires_grad(false)).requires_grad_();
+    const auto loss = by_tiles ? info_nce(ranks, image, spectrum, scale, gather, tile)
+                               : info_nce_plain(ranks, image, spectrum, scale, gather);
+    loss.backward();
+    return {loss.detach(), image.grad(), spectrum.grad(), scale.grad()};
+}
+
+Pairs fill_pairs(std::int64_t rows, std::int64_t width, at::ScalarType type)
+{
+    return {test::fill_tensor(11, {rows, width}).to(type), test::fill_tensor(12, {rows, width}).to(type)};
+}
+
+void expect_equal(const Outcome& a, const Outcome& b, double tolerance)
+{
+    EXPECT_LT(test::relative_difference(a.loss, b.loss), tolerance);
+    EXPECT_LT(test::relative_difference(a.image, b.image), tolerance);
+    EXPECT_LT(test::relative_difference(a.spectrum, b.spectrum), tolerance);
+    EXPECT_LT(test::relative_difference(a.scale, b.scale), tolerance);
+}
+
+// The outcome of the ranks as data-parallel training sees it: losses and gradients averaged over ranks. The
+// gradient of an embedding reaches parameters on its own rank only, so that averaging divides it by the
+// number of ranks.
+Outcome averaged(const test::Ranks& ranks, const Outcome& own)
+{
+    const auto gathered = [&](const at::Tensor& x) {
+        return ranks.tensors->all_gather(x.contiguous()) / ranks.size();
+    };
+    return {ranks.mean(own.loss), gathered(own.image), gathered(own.spectrum), ranks.mean(own.scale)};
+}
+
+TEST(InfoNce, HasTheKnownValuesAndGradients)
+{
+    const auto alone = test::this_rank_alone();
+    const auto pairs = fill_pairs(6, 8, at::kFloat);
+    for (const bool by_tiles : {tiled, !tiled}) {
+        const auto result = outcome(alone, pairs, 15.5, Gather::grad, by_tiles);
+        EXPECT_NEAR(result.loss.item<double>(), 4.544612, 5e-6);
+        EXPECT_NEAR(result.image.norm().item<double>(), 4.292239, 5e-6);
+        EXPECT_NEAR(result.spectrum.norm().item<double>(), 3.387686, 5e-6);
+        EXPECT_NEAR(result.scale.item<double>(), 0.262325, 5e-6);
+        EXPECT_NEAR(outcome(alone, pairs, 1.0, Gather::grad, by_tiles).loss.item<double>(), 1.719332, 2e-6);
+    }
+}
+
+TEST(InfoNce, EqualsThePublishedCodeOnAnyNumberOfRanks)
+{
+    const auto ranks = test::all_ranks();
+    const auto reference = test::read_reference(TEST_DATA "/ssl/clip_loss.safetensors");
+    for (const std::string name : {"normal", "small_norm"}) {
+        const Pairs pairs{ranks.share(reference.at(name + "/in/image_features")),
+                          ranks.share(reference.at(name + "/in/spectrum_features"))};
+        const auto result = averaged(ranks, outcome(ranks, pairs, 15.5, Gather::grad, tiled));
+        EXPECT_LT(test::relative_difference(result.loss, reference.at(name + "/out/loss")), 1e-5) << name;
+        EXPECT_LT(test::relative_difference(result.image, reference.at(name + "/grad/image_features")), 1e-5)
+            << name;
+        EXPECT_LT(test::relative_difference(result.spectrum, reference.at(name + "/grad/spectrum_features")),
+                  1e-5)
+            << name;
+    }
+}
+
+TEST(InfoNce, WithoutGatheringIsTheMeanOfLocalLosses)
+{
+    const auto ranks = test::all_ranks();
+    const auto reference = test::read_reference(TEST_DATA "/ssl/clip_loss.safetensors");
+    if (ranks.size() == 4) {
+        const Pairs pairs{ranks.share(reference.at("normal/in/image_features")),
+                          ranks.share(reference.at("normal/in/spectrum_features"))};
+        const auto expected = reference.at("normal/out/local_losses")[ranks.rank()];
+        EXPECT_LT(test::relative_difference(outcome(ranks, pairs, 15.5, Gather::none, tiled).loss, expected),
+                  1e-5);
+    }
+    const auto alone = test::this_rank_alone();
+    const auto pairs = fill_pairs(6, 8, at::kFloat);
+    double sum = 0.0;
+    for (const std::int64_t first : {0, 3}) {
+        const Pairs half{pairs.image.narrow(0, first, 3), pairs.spectrum.narrow(0, first, 3)};
+        sum += outcome(alone, half, 15.5, Gather::none, tiled).loss.item<double>();
+    }
+    EXPECT_NEAR(sum / 2, 3.752055, 5e-6);
+}
+
+// float64: to rounding of double sums; float32: to rounding of single ones.
+const std::vector<std::pair<at::ScalarType, double>> precisions{{at::kDouble, 1e-10}, {at::kFloat, 1e-5}};
+
+TEST(InfoNce, OfManyRanksEqualsThatOfOneWithItsGradients)
+{
+    const auto ranks = test::all_ranks();
+    const auto alone = test::this_rank_alone();
+    for (const auto& [type, tolerance] : precisions) {
+        const auto pairs = fill_pairs(24, 10, type);
+        const Pairs own{ranks.share(pairs.image), ranks.share(pairs.spectrum)};
+        const auto whole = outcome(alone, pairs, 15.5, Gather::none, !tiled);
+        for (const auto gather : {Gather::grad, Gather::full}) {
+            for (const bool by_tiles : {tiled, !tiled}) {
+                expect_equal(averaged(ranks, outcome(ranks, own, 15.5, gather, by_tiles)), whole, tolerance);
+            }
+        }
+    }
+}
+
+TEST(InfoNce, InTilesEqualsThePlainFormOnEveryRank)
+{
+    const auto ranks = test::all_ranks();
+    for (const auto& [type, tolerance] : precisions) {
+        const auto pairs = fill_pairs(28, 9, type);
+        const Pairs own{ranks.share(pairs.image), ranks.share(pairs.spectrum)};
+        for (const double scale : {1.0, 15.5, 100.0}) {
+            const auto plain = outcome(ranks, own, scale, Gather::grad, !tiled);
+            for (const std::int64_t tile : {1, 5, 1000}) {
+                const auto ours = outcome(ranks, own, scale, Gather::grad, tiled, tile);
+                EXPECT_LT(test::relative_difference(ours.loss, plain.loss), tolerance);
+                EXPECT_LT(test::relative_difference(ours.image, plain.image), 10 * tolerance);
+                EXPECT_LT(test::relative_difference(ours.spectrum, plain.spectrum), 10 * tolerance);
+                // The tiled form shares the work of the scale's gradient out otherwise: by rows.
+                EXPECT_LT(test::relative_difference(ranks.mean(ours.scale), ranks.mean(plain.scale)),
+                          10 * tolerance);
+            }
+        }
+    }
+}
+
+TEST(InfoNce, OfHalfPrecisionEmbeddingsIsComputedInSingle)
+{
+    const auto alone = test::this_rank_alone();
+    const auto pairs = fill_pairs(8, 16, at::kBFloat16);
+    const auto half = outcome(alone, pairs, 15.5, Gather::grad, tiled);
+    const auto single = outcome(alone, {pairs.image.to(at::kFloat), pairs.spectrum.to(at::kFloat)}, 15.5,
+                                Gather::grad, tiled);
+    EXPECT_EQ(half.loss.scalar_type(), at::kFloat);
+    EXPECT_EQ(half.image.scalar_type(), at::kBFloat16);
+    // The scale, 15.5, is exact in bfloat16; the loss is then that of the same numbers.
+    EXPECT_LT(test::relative_difference(half.loss, single.loss), 1e-6);
+}
+
+TEST(InfoNce, KnowsItsGatherModes)
+{
+    EXPECT_EQ(gather_from_name("grad"), Gather::grad);
+    EXPECT_THROW(gather_from_name("some"), ConfigError);
+}
+
+}  // namespace
+}  // namespace astroclip::ssl

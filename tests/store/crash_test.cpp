@@ -1,0 +1,193 @@
+// What is left when a writer dies, starves or meets another one; each case in a process of its own.
+#include <gtest/gtest.h>
+#include <spawn.h>
+#include <sys/wait.h>
+
+#include <cstdlib>
+#include <map>
+
+#include "core/error.hpp"
+#include "store/reader.hpp"
+#include "store/tiny_store.hpp"
+
+namespace astroclip::tests {
+namespace {
+
+using comm::World;
+
+// Runs a shell command outside this test's MPI job; 128 + signal if it was killed.
+int run(const std::string& command, std::string* output = nullptr)
+{
+    const auto shell = "env -i PATH=\"$PATH\" HOME=\"$HOME\" OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 sh -c '" +
+                       command + "' 2>&1";
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> pipe(popen(shell.c_str(), "r"), [](std::FILE*) { return 0; });
+    std::string text;
+    char chunk[4096];
+    while (const auto got = std::fread(chunk, 1, sizeof chunk, pipe.get())) {
+        text.append(chunk, got);
+    }
+    const int status = pclose(pipe.get());
+    if (output) {
+        *output = text;
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+int write_store(const std::string& path, const std::string& before = "", std::string* output = nullptr)
+{
+    return run(before + " " TINY_WRITER " " + path, output);
+}
+
+std::vector<int> start_together(int processes, const std::string& folder, const char* hold_s)
+{
+    std::vector<pid_t> children;
+    for (int i = 0; i < processes; ++i) {
+        const std::vector<const char*> arguments{TINY_WRITER, "lock", folder.c_str(), hold_s, nullptr};
+        pid_t child = 0;
+        if (posix_spawn(&child, TINY_WRITER, nullptr, nullptr, const_cast<char**>(arguments.data()), environ) == 0) {
+            children.push_back(child);
+        }
+    }
+    std::vector<int> codes;
+    for (const auto child : children) {
+        int status = 0;
+        waitpid(child, &status, 0);
+        codes.push_back(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+    }
+    return codes;
+}
+
+struct CrashTest : testing::Test {
+    CrashTest() : world(MPI_COMM_WORLD), folder(world) {}
+    World world;
+    Folder folder;
+};
+
+// Three parts, an index and a manifest: every point is passed several times.
+TEST_F(CrashTest, AWriterKilledAtAnyStepOfPublishingLeavesNothingWrongAndIsFinishedByTheNext)
+{
+    write_tiny(world, folder / "whole");
+    const auto expected = store::content_id(folder / "whole");
+    const std::map<std::string, std::vector<int>> points = {
+        {"publish.before-close", {1, 3}}, {"publish.before-sync", {1, 2, 3, 8, 9}},  {"publish.before-rename", {2, 5, 9}},
+        {"publish.after-rename", {2, 9}}, {"publish.before-manifest", {1, 4}}, {"publish.after-manifest", {2, 4}}};
+    int round = 0;
+    for (const auto& [point, times] : points) {
+        for (const int time : times) {
+            const auto where = fmt::format("{}:{}", point, time);
+            const auto path = folder / std::to_string(++round);
+            EXPECT_EQ(write_store(path, "ASTROCLIP_FAULT=" + where), 137) << where;
+            const bool complete = where == "publish.after-rename:9" || where == "publish.after-manifest:4";
+            EXPECT_EQ(exit_code_of([&] { store::Reader(path, "tiny"); }), complete ? 0 : 66) << where;
+            std::string output;
+            EXPECT_EQ(write_store(path, "", &output), 0) << where << ": " << output;
+            EXPECT_EQ(store::content_id(path), expected) << where;
+            for (const auto& entry : std::filesystem::directory_iterator(path)) {
+                EXPECT_EQ(entry.path().filename().string().find(".part."), std::string::npos) << where;
+            }
+        }
+    }
+}
+
+TEST_F(CrashTest, ARankOfSeveralThatIsKilledIsNoDifferent)
+{
+    const auto path = folder / "store";
+    const auto mpirun = std::string("mpirun --oversubscribe --bind-to none -n 2");
+    EXPECT_NE(write_store(path, "ASTROCLIP_FAULT=publish.before-close:2@1 " + mpirun), 0);
+    EXPECT_EQ(exit_code_of([&] { store::Reader(path, "tiny"); }), 66);
+    EXPECT_TRUE(std::filesystem::exists(path + "/part-00000.json"));
+    EXPECT_FALSE(std::filesystem::exists(path + "/part-00001.json"));
+    std::string output;
+    EXPECT_EQ(write_store(path, mpirun, &output), 0) << output;
+    write_tiny(world, folder / "whole");
+    EXPECT_EQ(store::content_id(path), store::content_id(folder / "whole"));
+}
+
+// A limit on the size of files stands for a full disk: parts have about 2 MB.
+TEST_F(CrashTest, AFullDiskIsAnIoErrorThatNamesTheFile)
+{
+    const auto path = folder / "store";
+    for (const auto* limit : {"1", "40", "1000", "2000"}) {
+        std::string output;
+        EXPECT_EQ(write_store(path, fmt::format("ulimit -f {};", limit), &output), 74) << limit << ": " << output;
+        EXPECT_NE(output.find(path), std::string::npos) << limit << ": " << output;
+        EXPECT_EQ(exit_code_of([&] { store::Reader(path, "tiny"); }), 66) << limit;
+    }
+    EXPECT_EQ(write_store(path, "ulimit -f 1500; timeout 30 mpirun --oversubscribe --bind-to none -n 2"), 74);
+    EXPECT_EQ(write_store(path), 0);
+}
+
+TEST_F(CrashTest, OfFiftySimultaneousStartsExactlyOneWins)
+{
+    const auto codes = start_together(50, folder.path, "1.5");
+    EXPECT_EQ(std::count(codes.begin(), codes.end(), 0), 1);
+    EXPECT_EQ(std::count(codes.begin(), codes.end(), 73), 49);
+    EXPECT_TRUE(std::filesystem::is_empty(folder.path));
+}
+
+TEST_F(CrashTest, TheLockOfADeadProcessGoesToExactlyOneOfMany)
+{
+    for (int round = 0; round < 3; ++round) {
+        EXPECT_EQ(run(TINY_WRITER " lock " + folder.path + " 30 & sleep 0.2; kill -9 $!"), 0);
+        EXPECT_TRUE(std::filesystem::exists(folder / ".lock"));
+        const auto codes = start_together(20, folder.path, "0.8");
+        EXPECT_EQ(std::count(codes.begin(), codes.end(), 0), 1);
+        EXPECT_EQ(std::count(codes.begin(), codes.end(), 73), 19);
+    }
+}
+
+TEST_F(CrashTest, AStopRequestEndsAtThePartBoundaryAndTheRunGoesOn)
+{
+    const auto path = folder / "store";
+    std::string output;
+    EXPECT_EQ(run(TINY_WRITER " " + path + " & child=$!; while [ ! -e " + path +
+                      "/request.json ]; do sleep 0.01; done; kill -USR2 $child; wait $child",
+                  &output),
+              75)
+        << output;
+    EXPECT_EQ(exit_code_of([&] { store::Reader(path, "tiny"); }), 66);
+    EXPECT_EQ(write_store(path), 0);
+}
+
+std::string check_output(const std::string& arguments, int code)
+{
+    std::string output;
+    EXPECT_EQ(run(BIN "/astroclip-check " + arguments, &output), code) << output;
+    return output;
+}
+
+TEST_F(CrashTest, CheckAcceptsAStoreAndPrintsItsDigest)
+{
+    const auto path = folder / "store";
+    write_tiny(world, path);
+    EXPECT_EQ(check_output("--digest " + path, 0), store::content_id(path) + "\n");
+    EXPECT_NE(check_output(path, 0).find("complete and undamaged"), std::string::npos);
+    const auto summary = nlohmann::json::parse(check_output("--json " + path, 0));
+    EXPECT_EQ(summary["valid"], true);
+    EXPECT_EQ(summary["rows"].get<int>() + summary["rejects"]["total"].get<int>(), 260);
+}
+
+TEST_F(CrashTest, CheckNamesWhatIsWrong)
+{
+    const auto path = folder / "store";
+    write_tiny(world, path);
+    check_output("", 64);
+    check_output("--wrong " + path, 64);
+    check_output(folder / "nowhere", 66);
+    damage(path + "/part-00001.h5", 5000);
+    EXPECT_NE(check_output(path, 65).find("part-00001.h5"), std::string::npos);
+    damage(path + "/part-00001.h5", 5000);
+    damage(path + "/index.h5", 5000);
+    EXPECT_NE(check_output(path, 65).find("index.h5"), std::string::npos);
+    damage(path + "/index.h5", 5000);
+    check_output(path, 0);
+    auto manifest = store::read_json(path + "/manifest.json");
+    manifest["content"]["plan"]["objects"] = 261;
+    std::ofstream(path + "/manifest.json") << manifest.dump();
+    EXPECT_NE(check_output(path, 65).find("not the 261 objects of the plan"), std::string::npos);
+    std::filesystem::remove(path + "/manifest.json");
+    check_output(path, 66);
+}
+
+}  // namespace
+}  // namespace astroclip::tests

@@ -1,0 +1,65 @@
+// Writes the tiny store, or takes and holds a lock:  tiny_writer FOLDER | tiny_writer lock FOLDER SECONDS
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+
+#include "core/error.hpp"
+#include "core/fault_point.hpp"
+#include "core/hdf5.hpp"
+#include "core/interrupt.hpp"
+#include "store/lock.hpp"
+#include "store/tiny_store.hpp"
+
+namespace {
+
+int hold_lock(const std::string& folder, double seconds)
+{
+    try {
+        const auto token = astroclip::store::take_lock(folder, false);
+        usleep(static_cast<useconds_t>(seconds * 1e6));
+        astroclip::store::release_lock(folder, token);
+    } catch (const astroclip::Error& error) {
+        return error.exit_code;
+    }
+    return 0;
+}
+
+int write(const std::string& folder)
+{
+    const astroclip::comm::World world(MPI_COMM_WORLD);
+    astroclip::set_fault_rank(world.rank());
+    try {
+        astroclip::tests::write_tiny(world, folder);
+    } catch (const astroclip::SharedError& error) {
+        if (error.met_here) {
+            std::fprintf(stderr, "%s\n", error.what());
+        }
+        return error.exit_code;
+    } catch (const astroclip::Error& error) {
+        std::fprintf(stderr, "%s\n", error.what());
+        return error.exit_code;
+    }
+    return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv)
+{
+    std::signal(SIGXFSZ, SIG_IGN);  // a limit on the size of files then acts like a full disk
+    if (argc == 4 && std::strcmp(argv[1], "lock") == 0) {
+        return hold_lock(argv[2], std::atof(argv[3]));
+    }
+    int provided = 0;
+    MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &provided);
+    astroclip::hdf5::silence();
+    astroclip::catch_stop_signals();
+    const int code = write(argv[1]);
+    if (code != 0) {
+        MPI_Abort(MPI_COMM_WORLD, code);
+    }
+    MPI_Finalize();
+    return 0;
+}

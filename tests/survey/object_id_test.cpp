@@ -1,0 +1,49 @@
+#include "survey/object_id.hpp"
+
+#include <gtest/gtest.h>
+
+#include "core/error.hpp"
+
+namespace astroclip::survey {
+namespace {
+
+// TARGETIDs and brick columns of real DESI files: coadd-4-80613 and coadd-5-169.
+TEST(ObjectId, PacksTheBricksOfRealTargetsToTheirTargetid)
+{
+    EXPECT_EQ(pack_object_id({9011, 607466, 2657}), 39633345008634465);
+    EXPECT_EQ(pack_object_id({9011, 596104, 1652}), 39633297352951412);
+    EXPECT_EQ(pack_object_id({9011, 596966, 2783}), 39633300968442591);
+}
+
+TEST(ObjectId, UnpacksWhatItPacked)
+{
+    for (const BrickId id :
+         {BrickId{9010, 1, 0}, BrickId{0, 0, 7}, BrickId{65535, (1 << 20) - 1, (1 << 22) - 1}}) {
+        EXPECT_EQ(unpack_object_id(pack_object_id(id)), id);
+    }
+}
+
+TEST(ObjectId, RefusesNumbersThatDoNotFit)
+{
+    EXPECT_EQ(pack_object_id({-1, 5, 5}), -1);
+    EXPECT_EQ(pack_object_id({1, 1 << 20, 5}), -1);
+    EXPECT_EQ(pack_object_id({1, 5, 1 << 22}), -1);
+    EXPECT_EQ(unpack_object_id(616094145466860255), BrickId{});  // a sky fibre's id: bit 59
+    EXPECT_EQ(unpack_object_id(-1695072), BrickId{});
+}
+
+TEST(ObjectId, NamesAnonymousRowsApartFromAllPackedIds)
+{
+    const auto id = anonymous_object_id("test_coadd.fits", 3);
+    EXPECT_TRUE(is_anonymous(id));
+    EXPECT_GT(id, pack_object_id({65535, (1 << 20) - 1, (1 << 22) - 1}));
+    EXPECT_NE(id, anonymous_object_id("test_coadd.fits", 4));
+    EXPECT_NE(id, anonymous_object_id("other.fits", 3));
+    EXPECT_EQ(id, anonymous_object_id("test_coadd.fits", 3));
+    EXPECT_FALSE(is_anonymous(39633345008634465));
+    EXPECT_FALSE(is_anonymous(-5));
+    EXPECT_THROW(anonymous_object_id("x", 1 << 22), DataError);
+}
+
+}  // namespace
+}  // namespace astroclip::survey

@@ -1,0 +1,259 @@
+#!/usr/bin/env python3
+"""tools/report and tools/open_catalog.py on made-up run folders. `report_test.py make FOLDER` leaves one to look at."""
+
+import html.parser
+import json
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+HOME = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(HOME / "tools"))
+from open_catalog import StoreError, open_catalog  # noqa: E402
+
+OBJECTS, WIDTH, SIDE = 300, 16, 64
+WAVELENGTH = 3600 + 0.8 * np.arange(7781)
+
+
+def publish(folder, kind, columns, axes=None, rejects=None, units=None):
+    """A store as the pipeline publishes it, in one part (the small columns in the index, the others linked)."""
+    folder.mkdir(parents=True)
+    with h5py.File(folder / "part-00000.h5", "w") as part:
+        for name, values in columns.items():
+            part[name] = values
+    with h5py.File(folder / "index.h5", "w") as index:
+        index.attrs["kind"] = kind
+        for name, values in {**columns, **(axes or {})}.items():
+            if values.ndim == 1:
+                index[name] = values
+            else:
+                layout = h5py.VirtualLayout(values.shape, values.dtype)
+                layout[:] = h5py.VirtualSource("part-00000.h5", name, values.shape)
+                index.create_virtual_dataset(name, layout, fillvalue=np.nan)
+            index[name].attrs["unit"] = (units or {}).get(name, "")
+    rows = len(columns["object_id"])
+    left_out = rejects or {"total": 0, "damage": 0, "selection": 0, "reasons": {}}
+    content = {"kind": kind, "rows": rows, "plan": {"objects": rows + left_out["total"]}, "rejects": left_out,
+               "schema": {"columns": [{"name": name} for name in columns]}}
+    write_manifest(folder, content, ["part-00000.h5", "index.h5"])
+
+
+def write_manifest(folder, content, files=()):
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = [{"name": name, "bytes": (folder / name).stat().st_size} for name in files]
+    run = {"version": "0.1.0", "revision": "test", "host": "here", "ranks": 2, "utc": "2026-01-01T00:00:00Z"}
+    (folder / "manifest.json").write_text(json.dumps({"format": "astroclip", "kind": content.get("kind"), "content": content,
+                                                      "content_id": "c0ffee", "files": entries, "run": run}))
+
+
+def galaxies(random):
+    """Redshifts, cutouts and spectra that look the part."""
+    z = random.gamma(4, 0.07, OBJECTS)
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2
+    images = np.empty((OBJECTS, 3, SIDE, SIDE), np.float32)
+    spectra = np.empty((OBJECTS, len(WAVELENGTH)), np.float32)
+    for i in range(OBJECTS):
+        size, ratio, angle = random.uniform(2, 8), random.uniform(0.4, 1), random.uniform(0, 3.14)
+        u, v = x * np.cos(angle) + y * np.sin(angle), (-x * np.sin(angle) + y * np.cos(angle)) / ratio
+        light = np.exp(-np.hypot(u, v) / size)
+        for band, (colour, noise) in enumerate(((0.05, 0.004), (0.05 + 0.3 * z[i], 0.007), (0.05 + 0.8 * z[i], 0.02))):
+            images[i, band] = colour * light + noise * random.normal(size=light.shape)
+        flux = 2 + 2 * np.tanh((WAVELENGTH / (1 + z[i]) - 4000) / 200)
+        for line in (3728.5, 5008.2, 6564.6):
+            flux += random.uniform(0, 30) * np.exp(-0.5 * ((WAVELENGTH / (1 + z[i]) - line) / 4) ** 2)
+        spectra[i] = flux + random.normal(size=len(WAVELENGTH))
+    return z, images, spectra
+
+
+def make_stores(run, random):
+    z, images, spectra = galaxies(random)
+    ids = 39627000000000000 + np.arange(OBJECTS) * 7
+    ra, dec = random.uniform(0, 360, OBJECTS), random.uniform(-30, 60, OBJECTS)
+    rejects = {"total": 7, "damage": 2, "selection": 5,
+               "reasons": {"sky fibre": {"selection": 5, "damage": 0}, "no <good> bins": {"selection": 0, "damage": 2}}}
+    publish(run / "images", "images", {"object_id": ids, "ra": ra, "dec": dec, "flux": images})
+    publish(run / "spectra", "spectra", {"object_id": ids, "flux": spectra, "ivar": np.ones_like(spectra), "redshift": z},
+            {"wavelength": WAVELENGTH}, rejects)
+    rows = np.arange(OBJECTS)
+    publish(run / "pairs", "pairs", {"object_id": ids, "image_row": rows, "spectrum_row": rows, "split": (rows % 5 == 0) * 1})
+    unit = np.concatenate([np.stack([z, z * z], 1) * 3, 0.2 * random.normal(size=(OBJECTS, WIDTH - 2))], 1)
+    unit = (unit / np.linalg.norm(unit, axis=1, keepdims=True)).astype(np.float32)
+    publish(run / "embeddings", "embeddings",
+            {"object_id": ids, "ra": ra, "dec": dec, "z_spec": z, "image_embedding": unit, "spectrum_embedding": -unit,
+             "has_image": np.ones(OBJECTS, np.uint8), "has_spectrum": np.ones(OBJECTS, np.uint8)}, units={"ra": "deg"})
+    return ids, ra, dec, z
+
+
+def make_search(run, ids, ra, dec, z, random):
+    def one(i):
+        return {"object_id": int(ids[i]), "row": int(i), "ra": ra[i], "dec": dec[i], "z_spec": z[i]}
+    queries = []
+    for i in range(0, 50, 5):
+        neighbours = {mode: [{**one(j), "score": 0.9 - 0.01 * n} for n, j in
+                             enumerate([i] * (mode in ("ii", "ss")) + list(random.choice(OBJECTS, 6)) + [i] * (mode == "is"))]
+                      for mode in ("ii", "ss", "is", "si")}
+        neighbours["is"] = [neighbours["is"][-1], *neighbours["is"][:-1]]
+        queries.append({**one(i), "neighbours": neighbours})
+    (run / "search").mkdir()
+    (run / "search" / "results.json").write_text(json.dumps({"pool": 60, "queries": queries}))
+    write_manifest(run / "search", {"kind": "search"}, ["results.json"])
+
+
+def make_evaluation(run, ids, z, random):
+    test = np.arange(0, OBJECTS, 5)
+    noise = {"image": 0.05, "spectrum": 0.01, "untrained": 0.12, "magnitudes": 0.06, "pixels": 0.11}
+    predictions = {name: z[test] + width * random.normal(size=len(test)) for name, width in noise.items()}
+    scores = {}
+    for name, predicted in predictions.items():
+        r2 = 1 - np.sum((z[test] - predicted) ** 2) / np.sum((z[test] - z[test].mean()) ** 2)
+        scores[name] = {"r2": r2, "r2_low": r2 - 0.05, "r2_high": r2 + 0.04, "sigma_nmad": noise[name], "bias": 0.001,
+                        "outlier_fraction": 0.1, "n": len(test)}
+    one = {"recall_at_1": 0.3, "recall_at_5": 0.6, "recall_at_10": 0.81, "median_rank": 3, "n": len(test), "chance": 0.1667,
+           "times_chance": 4.9, "photometry": 0.42, "photometry_median_rank": 14}
+    (run / "evaluation").mkdir()
+    (run / "evaluation" / "evaluation.json").write_text(json.dumps({
+        "photo_z": scores, "retrieval": {"is": one, "si": one}, "neighbours": 64,
+        "properties": {"LOG_MSTAR": {"image": {"r2": 0.7}, "spectrum": {"r2": 0.8}}}}))
+    lines = [",".join(("object_id", "z_true", *predictions))]
+    lines += [f"{ids[row]},{z[row]}," + ",".join(str(values[i]) for values in predictions.values()) for i, row in enumerate(test)]
+    (run / "evaluation" / "predictions.csv").write_text("\n".join(lines) + "\n")
+    write_manifest(run / "evaluation", {"kind": "evaluation"}, ["evaluation.json", "predictions.csv"])
+
+
+def make_trainings(run, random):
+    for name, top in (("image-encoder", 9.0), ("spectrum-encoder", 1.0), ("aligned", 4.8)):
+        write_manifest(run / name, {"kind": "model"})
+        with open(run / name / "metrics.jsonl", "w", encoding="utf-8") as file:
+            for step in range(1, 601):
+                loss = top * (0.4 + 0.6 * np.exp(-step / 150)) + 0.03 * top * random.normal()
+                line = {"step": step, "loss": loss}
+                if step % 100 == 0:
+                    line["validation_loss"] = loss * 1.05
+                file.write(json.dumps(line) + "\n")
+            file.write('{"step": 601, "lo')  # cut by a kill
+    (run / "status").mkdir()
+    for stage in ("ingest-images", "align", "embed"):
+        (run / "status" / f"{stage}.attempts.jsonl").write_text('{"started": "x"}\n{"seconds": 12.5, "exit_code": 0}\n')
+
+
+def make_run(path):
+    random = np.random.default_rng(1)
+    ids, ra, dec, z = make_stores(path, random)
+    make_search(path, ids, ra, dec, z, random)
+    make_evaluation(path, ids, z, random)
+    make_trainings(path, random)
+
+
+class Checker(html.parser.HTMLParser):
+    """Collects what a page would load, and whether its elements close."""
+
+    VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+    def __init__(self):
+        super().__init__()
+        self.loads, self.open, self.faults = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.loads += [value for name, value in attributes if name in ("src", "href", "srcset")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(tag)
+
+
+def report(run):
+    return subprocess.run([sys.executable, HOME / "tools" / "report", run], capture_output=True, text=True, check=False)
+
+
+class Report(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.run_folder = Path(self.folder.name) / "run & <7>"
+        self.run_folder.mkdir()
+
+    def tearDown(self):
+        self.folder.cleanup()
+
+    def read(self):
+        done = report(self.run_folder)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        page = (self.run_folder / "report" / "report.html").read_text(encoding="utf-8")
+        checker = Checker()
+        checker.feed(page)
+        self.assertEqual((checker.open, checker.faults), ([], []))
+        self.assertTrue(all(load.startswith(("data:", "#")) for load in checker.loads))
+        self.assertEqual([p.name for p in sorted((self.run_folder / "report").iterdir())], ["report.html", "report.json"])
+        return page, json.loads((self.run_folder / "report" / "report.json").read_text())
+
+    def test_whole_run_has_every_section_in_one_file(self):
+        make_run(self.run_folder)
+        page, figures = self.read()
+        for anchor in ("retrieval", "redshift", "properties", "search", "map", "training", "input", "run"):
+            self.assertIn(f'<section id="{anchor}">', page)
+        self.assertNotIn('class="missing"', page)
+        self.assertIn("no &lt;good&gt; bins", page)
+        self.assertIn("run &amp; &lt;7&gt;", page)
+        self.assertEqual(figures["retrieval"]["is"]["recall_at_10"], 0.81)
+        self.assertEqual(set(figures["photo_z"]), {"image", "spectrum", "untrained", "magnitudes", "pixels"})
+        self.assertEqual(figures["losses"]["align"]["steps"], 600)
+        self.assertEqual(figures["rejects"]["spectra"]["damage"], 2)
+        self.assertEqual(next(s for s in figures["stages"] if s["stage"] == "align")["seconds"], 12.5)
+
+    def test_run_of_which_nothing_is_there_says_so(self):
+        page, figures = self.read()
+        self.assertGreaterEqual(page.count('class="missing"'), 6)
+        self.assertNotIn("photo_z", figures)
+
+    def test_run_that_stopped_half_way_shows_what_there_is(self):
+        make_stores(self.run_folder, np.random.default_rng(1))
+        (self.run_folder / "spectra" / "manifest.json").unlink()
+        page, figures = self.read()
+        self.assertIn("Not evaluated", page)
+        self.assertIn("images", figures["rejects"])
+        self.assertNotIn("spectra", figures["rejects"])
+
+    def test_wrong_argument_ends_with_the_code_of_the_table(self):
+        self.assertEqual(report(self.run_folder / "none").returncode, 66)
+        self.assertEqual(report("--wrong").returncode, 64)
+
+
+class OpenCatalog(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.store = Path(self.folder.name) / "embeddings"
+        self.vectors = np.arange(12, dtype=np.float32).reshape(4, 3)
+        publish(self.store, "embeddings", {"object_id": np.arange(4), "ra": np.arange(4.0), "image_embedding": self.vectors},
+                units={"ra": "deg"})
+
+    def tearDown(self):
+        self.folder.cleanup()
+
+    def test_gives_the_columns_with_their_units(self):
+        table = open_catalog(self.store, columns=["ra", "image_embedding"])
+        self.assertEqual(table["ra"].unit, "deg")
+        np.testing.assert_array_equal(table["image_embedding"], self.vectors)
+
+    def test_refuses_a_store_that_lacks_a_part_or_a_manifest(self):
+        (self.store / "part-00000.h5").unlink()
+        with self.assertRaisesRegex(StoreError, "part-00000.h5: is missing"):
+            open_catalog(self.store)
+        (self.store / "manifest.json").unlink()
+        with self.assertRaisesRegex(StoreError, "no manifest.json"):
+            open_catalog(self.store)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3 and sys.argv[1] == "make":
+        make_run(Path(sys.argv[2]))
+    else:
+        unittest.main()

@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Opens a store (the catalogue of embeddings, or any other) as an astropy Table.
+
+    from open_catalog import open_catalog
+    table = open_catalog("run/embeddings", columns=["object_id", "ra", "dec", "image_embedding"])
+
+A part of a store that is missing or cut short would read as fill values through index.h5 without an error, so the files
+are compared with the manifest first. On the command line: open_catalog.py STORE [--columns A,B] [--rows 0:10] prints it.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+
+class StoreError(Exception):
+    """The store is incomplete, or not what its manifest says."""
+
+
+class Store:
+    """A complete store, open for reading: `store["flux"][rows]`."""
+
+    def __init__(self, path, kind=None):
+        self.path = Path(path)
+        self.manifest = self._read_manifest()
+        self.content = self.manifest["content"]
+        self.kind = self.manifest.get("kind")
+        if kind is not None and self.kind != kind:
+            raise StoreError(f"{self.path}: is a store of kind '{self.kind}', '{kind}' expected")
+        self._compare_files()
+        self.rows = int(self.content["rows"])
+        self.file = h5py.File(self.path / "index.h5", "r")
+        self.columns = [column["name"] for column in self.content["schema"]["columns"]]
+
+    def _read_manifest(self):
+        path = self.path / "manifest.json"
+        if not path.is_file():
+            raise StoreError(f"{self.path}: has no manifest.json: it is not complete, or not a store")
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: {error}") from error
+        if not isinstance(manifest, dict) or "schema" not in manifest.get("content", {}):
+            raise StoreError(f"{path}: is not the manifest of a store")
+        return manifest
+
+    def _compare_files(self):
+        for entry in self.manifest["files"]:
+            path = self.path / entry["name"]
+            if not path.is_file():
+                raise StoreError(f"{path}: is missing")
+            if path.stat().st_size != entry["bytes"]:
+                raise StoreError(f"{path}: has {path.stat().st_size} bytes, the manifest says {entry['bytes']}")
+
+    def __getitem__(self, column):
+        if column not in self.file:
+            raise StoreError(f"{self.path}: has no column '{column}' (there are {', '.join(self.columns)})")
+        return self.file[column]
+
+    def __contains__(self, column):
+        return column in self.file
+
+    @property
+    def attributes(self):
+        return dict(self.file.attrs)
+
+
+def text(value):
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def open_catalog(path, columns=None, rows=slice(None)):
+    """The store's columns (all of them, or those named) as a Table, with units and descriptions."""
+    from astropy import units
+    from astropy.table import Column, Table
+
+    store = Store(path)
+    table = Table(meta={key: text(value) if isinstance(value, bytes) else value for key, value in store.attributes.items()})
+    for name in columns or store.columns:
+        dataset = store[name]
+        unit = text(dataset.attrs.get("unit", "")) or None
+        table[name] = Column(np.asarray(dataset[rows]), description=text(dataset.attrs.get("description", "")),
+                             unit=units.Unit(unit, format="fits", parse_strict="silent") if unit else None)
+    return table
+
+
+def row_range(word):
+    try:
+        first, _, last = word.partition(":")
+        return slice(int(first or 0), int(last) if last else None)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"FIRST:LAST expected, found '{word}'") from error
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("store", metavar="STORE", help="folder of the store")
+    parser.add_argument("--columns", type=lambda word: word.split(","), help="names, separated by commas")
+    parser.add_argument("--rows", type=row_range, default=slice(0, 10), metavar="FIRST:LAST", help="default 0:10")
+    arguments = parser.parse_args()
+    table = open_catalog(arguments.store, arguments.columns, arguments.rows)
+    table.info("attributes")
+    table.pprint_all()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except StoreError as error:
+        print(f"open_catalog: {error}", file=sys.stderr)
+        sys.exit(66)

@@ -1,0 +1,141 @@
+#include <ATen/ATen.h>
+
+#include <span>
+
+#include "catalogue/metrics.hpp"
+#include "catalogue/neighbours.hpp"
+#include "catalogue/regression.hpp"
+#include "comm/communicator.hpp"
+#include "core/error.hpp"
+#include "data/image_augmentation.hpp"
+#include "ssl/info_nce.hpp"
+#include "tools/parity/case.hpp"
+#include "train/schedule.hpp"
+
+namespace astroclip::parity {
+
+namespace {
+
+// The paired data set stores images as [width, height, band]; its collator turns them to [band, height,
+// width].
+at::Tensor collated(const at::Tensor& stored, std::int64_t crop)
+{
+    return data::centre_crop(data::to_rgb(stored.permute({2, 1, 0}).contiguous()), crop);
+}
+
+at::Tensor r2_by_column(const at::Tensor& truth, const at::Tensor& predicted)
+{
+    std::vector<double> values;
+    for (std::int64_t column = 0; column < truth.size(1); ++column) {
+        const auto y = truth.select(1, column).to(at::kDouble).contiguous();
+        const auto p = predicted.select(1, column).to(at::kDouble).contiguous();
+        const auto n = static_cast<std::size_t>(y.numel());
+        values.push_back(
+            catalogue::r2(std::span(y.data_ptr<double>(), n), std::span(p.data_ptr<double>(), n)));
+    }
+    return at::tensor(values, at::kDouble);
+}
+
+void run_knn(const Case& reference, const std::string& name, Report& report, const comm::World& world)
+{
+    const auto in = [&](const char* tensor) { return reference.tensor(name + "/in/" + tensor); };
+    const auto out = [&](const char* tensor) { return name + "/out/" + tensor; };
+    const auto x = in("x_train"), y = in("y_train"), query = in("x_test"), truth = in("y_test");
+
+    const auto features = catalogue::ColumnScale::of(x);
+    const auto targets = catalogue::ColumnScale::of(y);
+    report.compare_if_there(out("x_train_scaled"), features.standardise(x));
+    report.compare_if_there(out("x_test_scaled"), features.standardise(query));
+    report.compare_if_there(out("y_mean"), targets.mean);
+    report.compare_if_there(out("y_std"), targets.std);
+
+    const auto predicted = catalogue::knn_regression(world, x, y, query).predicted;
+    report.compare_if_there(out("prediction"), predicted);
+    report.compare_if_there(out("r2"), r2_by_column(truth, predicted));
+
+    catalogue::KnnConfig raw;
+    raw.standardise = false;
+    const auto single = catalogue::knn_regression(world, x, y.narrow(1, 0, 1), query, raw).predicted;
+    report.compare_if_there(out("prediction_unscaled_single"), single.reshape({-1}));
+    report.compare_if_there(out("r2_unscaled_single"),
+                            r2_by_column(truth.narrow(1, 0, 1), single).squeeze(0));
+}
+
+void run_search(const Case& reference, const std::string& name, Report& report, const comm::World& world)
+{
+    const auto ranks = comm::make_mpi_communicator(world);
+    const auto rows = reference.indices(name + "/in/query");
+    const auto unit = [&](const std::string& modality) {
+        return ssl::unit_rows(reference.tensor(name + "/in/" + modality + "_embeddings"), 1e-12);
+    };
+    for (const std::string from : {"image", "spectrum"}) {
+        for (const std::string to : {"image", "spectrum"}) {
+            const auto mode = name + "/out/" + from + "_" + to;
+            if (!reference.has(mode + ".index")) continue;
+            const auto k = reference.file().shape(mode + ".index").at(1);
+            const auto found =
+                catalogue::nearest(*ranks, {unit(to), 0, {}}, unit(from).index_select(0, rows), k);
+            report.compare_ranking(mode + ".index", found.row, found.score,
+                                   reference.tensor(mode + ".cosine"));
+            report.compare(mode + ".cosine", found.score);
+        }
+    }
+}
+
+}  // namespace
+
+void run_image_rgb(const Case& reference, Report& report, const comm::World&)
+{
+    for (const auto& name : reference.cases_with({"in/image_chw"})) {
+        const auto flux = reference.tensor(name + "/in/image_chw");
+        const auto channels_last = [](const at::Tensor& image) { return image.permute({1, 2, 0}); };
+        report.compare_if_there(name + "/out/rgb_hwc", channels_last(data::to_rgb(flux)));
+        report.compare_if_there(name + "/out/dr2_rgb", channels_last(data::to_rgb(flux)));
+        report.compare_if_there(name + "/out/augmentation_torgb",
+                                data::to_rgb(flux, data::Rgb::stein).permute({2, 1, 0}));
+        // The collator's case has no input of its own: it is the transpose of this image.
+        if (!reference.has(name + "/out/rgb_hwc")) continue;
+        for (const auto& other : reference.cases_with({"out/image"})) {
+            if (reference.has(other + "/in/image_hwc")) continue;
+            const auto crop = reference.file().shape(other + "/out/image").at(2);
+            report.compare(other + "/out/image", collated(flux.permute({2, 1, 0}), crop));
+        }
+    }
+    for (const auto& name : reference.cases_with({"in/image_hwc", "out/image"})) {
+        const auto crop = reference.file().shape(name + "/out/image").at(2);
+        report.compare(name + "/out/image", collated(reference.tensor(name + "/in/image_hwc"), crop));
+    }
+}
+
+void run_scheduler(const Case& reference, Report& report, const comm::World&)
+{
+    for (const auto& name : reference.cases_with({"in/step", "out/lr"})) {
+        const auto number = [&](const char* key) {
+            return reference.number(nlohmann::json::json_pointer("/config/cases/" + name + "/" + key));
+        };
+        train::WarmupCosine schedule;
+        schedule.learning_rate = number("lr");
+        schedule.warmup_steps = std::int64_t(number("T_warmup"));
+        schedule.total_steps = std::int64_t(number("T_max"));
+        schedule.eta_min = number("eta_min");
+        const auto steps = reference.indices(name + "/in/step");
+        auto rates = at::empty(steps.sizes(), at::kDouble);
+        for (std::int64_t i = 0; i < steps.numel(); ++i) {
+            rates.data_ptr<double>()[i] = schedule.at(steps.data_ptr<std::int64_t>()[i]);
+        }
+        report.compare(name + "/out/lr", rates);
+    }
+}
+
+void run_downstream(const Case& reference, Report& report, const comm::World& world)
+{
+    for (const auto& name : reference.cases_with({"in/x_train", "in/y_train", "in/x_test", "in/y_test"})) {
+        run_knn(reference, name, report, world);
+    }
+    for (const auto& name :
+         reference.cases_with({"in/image_embeddings", "in/spectrum_embeddings", "in/query"})) {
+        run_search(reference, name, report, world);
+    }
+}
+
+}  // namespace astroclip::parity

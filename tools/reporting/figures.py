@@ -1,0 +1,179 @@
+"""The pictures of the report, each a string that stands inside the page."""
+
+import base64
+import html
+import io
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+
+INK, QUIET, GRID = "#22262e", "#6d7482", "#e4e2dc"
+COLOURS = {"image": "#c4561f", "spectrum": "#275d8c", "untrained": "#8b8f98", "magnitudes": "#7d8433", "pixels": "#8d6a9f"}
+
+plt.rcParams.update({
+    "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "savefig.dpi": 220,
+    "font.family": "DejaVu Sans", "font.size": 9.5, "text.color": INK, "axes.labelcolor": INK,
+    "axes.edgecolor": QUIET, "axes.linewidth": 0.7, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.7, "axes.axisbelow": True,
+    "xtick.color": QUIET, "ytick.color": QUIET, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
+    "xtick.major.size": 0, "ytick.major.size": 0, "legend.frameon": False, "legend.fontsize": 8.5,
+    "svg.fonttype": "path", "svg.hashsalt": "report",
+})
+
+
+def as_image(figure, description):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", bbox_inches="tight", pad_inches=0.04, metadata={"Date": None})
+    plt.close(figure)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{html.escape(description, quote=True)}" src="data:image/svg+xml;base64,{data}">'
+
+
+def smoothed(values, width):
+    """Mean over `width` neighbours, narrower at the ends."""
+    totals = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    low, high = np.maximum(places - width // 2, 0), np.minimum(places + width // 2 + 1, len(values))
+    return (totals[high] - totals[low]) / (high - low)
+
+
+def loss_curve(title, curve, colour):
+    figure, axes = plt.subplots(figsize=(4.2, 2.9))
+    if curve["train"]:
+        steps, losses = (np.array(column, dtype=float) for column in zip(*curve["train"]))
+        good = np.isfinite(losses)
+        steps, losses = steps[good], losses[good]
+        axes.plot(steps, losses, color=colour, alpha=0.28, linewidth=0.7, rasterized=len(steps) > 20000)
+        axes.plot(steps, smoothed(losses, max(1, len(losses) // 40)), color=colour, linewidth=1.8, label="training")
+    if curve["validation"]:
+        steps, losses = zip(*curve["validation"])
+        axes.plot(steps, losses, "o-", color=INK, markersize=3, linewidth=0.9, label="held out")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    if curve["train"] and curve["validation"]:
+        axes.legend(loc="upper right")
+    return as_image(figure, f"Loss curve of {title}")
+
+
+def redshift_scatter(name, truth, predicted):
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(3.5, 4.5), sharex=True, height_ratios=(3, 1.1))
+    figure.subplots_adjust(hspace=0.08)
+    colour = COLOURS.get(name, INK)
+    top = float(np.nanpercentile(np.concatenate([truth, predicted]), 99.8)) * 1.05
+    size = float(np.clip(2500 / len(truth), 0.8, 9))
+    upper.plot([0, top], [0, top], color=QUIET, linewidth=0.8)
+    upper.scatter(truth, predicted, s=size, color=colour, alpha=0.55, linewidths=0, rasterized=True)
+    upper.set(xlim=(0, top), ylim=(0, top), ylabel="predicted z")
+    errors = (truth - predicted) / (1 + truth)
+    lower.axhline(0, color=QUIET, linewidth=0.8)
+    for limit in (-0.05, 0.05):
+        lower.axhline(limit, color=QUIET, linewidth=0.6, linestyle=(0, (4, 3)))
+    lower.scatter(truth, errors, s=size, color=colour, alpha=0.45, linewidths=0, rasterized=True)
+    edges = np.linspace(0, top, 20)  # 19 bins
+    bins = np.digitize(truth, edges)
+    middles = [(0.5 * (edges[b - 1] + edges[b]), *np.percentile(errors[bins == b], (16, 50, 84)))
+               for b in range(1, 20) if np.sum(bins == b) >= 5]
+    if middles:
+        at, low, middle, high = np.array(middles).T
+        lower.fill_between(at, low, high, color=colour, alpha=0.22, linewidth=0)
+        lower.plot(at, middle, color=colour, linewidth=1.5)
+    reach = max(0.12, float(np.percentile(np.abs(errors), 98)))
+    lower.set(ylim=(-reach, reach), xlabel="true z", ylabel="Δz / (1+z)")
+    return as_image(figure, f"Predicted against true redshift from {name}, with residuals")
+
+
+def r2_bars(scores, order):
+    names = [name for name in order if name in scores and scores[name].get("r2") is not None]
+    figure, axes = plt.subplots(figsize=(6.4, 0.44 * len(names) + 0.7))
+    for place, name in enumerate(reversed(names)):
+        one = scores[name]
+        axes.barh(place, max(one["r2"], 0), height=0.6, color=COLOURS.get(name, INK), alpha=0.85)
+        if one.get("r2_low") is not None and one.get("r2_high") is not None:
+            axes.plot([one["r2_low"], one["r2_high"]], [place, place], color=INK, linewidth=1.3, solid_capstyle="butt")
+        axes.text(max(one.get("r2_high") or 0, one["r2"], 0) + 0.015, place, f"{one['r2']:.3f}", va="center", fontsize=9)
+    axes.set_yticks(range(len(names)), [name for name in reversed(names)])
+    axes.tick_params(axis="y", labelcolor=INK, labelsize=9.5)
+    axes.set(xlim=(0, 1.08), xlabel="R² of redshift, with its 95 % interval")
+    axes.grid(axis="y", visible=False)
+    return as_image(figure, "R² of redshift for every method")
+
+
+def embedding_map(name, points, redshift):
+    figure, axes = plt.subplots(figsize=(4.4, 3.7))
+    known = np.isfinite(redshift)
+    size = float(np.clip(6000 / max(len(points), 1), 1.2, 9))
+    axes.scatter(*points[~known].T, s=size, color=GRID, linewidths=0, rasterized=True)
+    if known.any():
+        low, high = np.percentile(redshift[known], (1, 99))
+        drawn = axes.scatter(*points[known].T, s=size, c=redshift[known], cmap="viridis", vmin=low, vmax=high, alpha=0.85,
+                             linewidths=0, rasterized=True)
+        bar = figure.colorbar(drawn, ax=axes, pad=0.02, aspect=30)
+        bar.outline.set_visible(False)
+        bar.set_label("redshift")
+    axes.set(xlabel="first principal component", ylabel="second", xticklabels=[], yticklabels=[])
+    return as_image(figure, f"{name} embeddings in their first two principal components, coloured by redshift")
+
+
+# --- thumbnails ----------------------------------------------------------------------------------------------------
+
+
+def to_rgb(flux):
+    """Fluxes [g, r, z] in nanomaggy -> [H, W, 3] in [0, 1]: the arcsinh stretch that the encoder is shown."""
+    scaled = np.stack([flux[2] * 2.2, flux[1] * 3.4, flux[0] * 6.0], axis=-1) + 0.03
+    intensity = np.maximum(scaled, 0).mean(axis=-1, keepdims=True)
+    stretched = np.arcsinh(20 * intensity) / np.sqrt(20)
+    return np.clip(scaled * stretched / np.where(intensity == 0, 1e-6, intensity), 0, 1)
+
+
+def thumbnail(flux, description, side=96):
+    from PIL import Image
+
+    flux = np.nan_to_num(np.asarray(flux, dtype=np.float64))
+    rows, columns = flux.shape[1:]
+    side = min(side, rows, columns)
+    top, left = (rows - side) // 2, (columns - side) // 2
+    pixels = to_rgb(flux[:, top:top + side, left:left + side])[::-1]  # FITS rows run upwards
+    buffer = io.BytesIO()
+    picture = Image.fromarray((255 * pixels + 0.5).astype(np.uint8)).resize((192, 192), Image.BICUBIC)
+    picture.save(buffer, format="JPEG", quality=86, subsampling=0)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{html.escape(description, quote=True)}" src="data:image/jpeg;base64,{data}">'
+
+
+LINES = (("[OII]", 3728.5), ("Ca", 3951.0), ("Hβ", 4862.7), ("[OIII]", 5008.2), ("Mg", 5176.6), ("Na", 5895.6), ("Hα", 6564.6))
+
+
+def spectrum_picture(wavelength, flux, ivar, redshift, description, points=170):
+    """A small plot of a spectrum as SVG: means of its good bins, and where its lines should lie."""
+    width, height, foot = 300.0, 118.0, 16.0
+    usable = len(flux) // points * points
+    weight = (np.asarray(ivar[:usable]) > 0).reshape(points, -1)
+    total = np.where(weight, np.asarray(flux[:usable], dtype=float).reshape(points, -1), 0.0).sum(axis=1)
+    counts = weight.sum(axis=1)
+    means = np.where(counts > 0, total / np.maximum(counts, 1), np.nan)
+    centres = np.asarray(wavelength[:usable]).reshape(points, -1).mean(axis=1)
+    good = np.isfinite(means)
+    shapes = []
+    if good.any():
+        low, high = np.percentile(means[good], (1, 99.4))
+        low, high = min(low, 0.0), max(high, low + 1e-6)
+        x = (centres - wavelength[0]) / (wavelength[-1] - wavelength[0]) * width
+        y = (height - foot) - (np.clip(means, low - 0.05 * (high - low), high * 1.04) - low) / (high - low) * (height - foot - 16)
+        if np.isfinite(redshift):
+            for place, (name, rest) in enumerate(LINES):
+                seen = rest * (1 + redshift)
+                if wavelength[0] < seen < wavelength[-1]:
+                    at = (seen - wavelength[0]) / (wavelength[-1] - wavelength[0]) * width
+                    shapes.append(f'<path class="line" d="M{at:.1f} 12V{height - foot:.0f}"/>'
+                                  f'<text class="name" x="{at:.1f}" y="9">{name}</text>')
+        path = "".join(f"{'L' if i and good[i - 1] else 'M'}{x[i]:.1f} {y[i]:.1f}" for i in range(points) if good[i])
+        shapes.append(f'<path class="flux" d="{path}"/>')
+    for tick in (4000, 6000, 8000):
+        if wavelength[0] < tick < wavelength[-1]:
+            at = (tick - wavelength[0]) / (wavelength[-1] - wavelength[0]) * width
+            shapes.append(f'<text class="tick" x="{at:.1f}" y="{height - 3:.0f}">{tick} Å</text>')
+    return (f'<svg class="spectrum" role="img" aria-label="{html.escape(description, quote=True)}" '
+            f'viewBox="0 0 {width:.0f} {height:.0f}"><path class="base" d="M0 {height - foot:.0f}H{width:.0f}"/>{"".join(shapes)}</svg>')

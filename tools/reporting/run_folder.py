@@ -1,0 +1,151 @@
+"""What a run folder holds so far, read without trusting any of it to be there."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+
+from open_catalog import Store, StoreError
+
+# stage -> folder of its output
+OUTPUTS = {
+    "ingest-images": "images",
+    "ingest-spectra": "spectra",
+    "match": "pairs",
+    "pretrain-image": "image-encoder",
+    "pretrain-spectrum": "spectrum-encoder",
+    "align": "aligned",
+    "embed": "embeddings",
+    "search": "search",
+    "evaluate": "evaluation",
+}
+TRAININGS = ("pretrain-image", "pretrain-spectrum", "align")
+STORES = ("images", "spectra", "pairs", "embeddings")
+
+
+def read_json(path):
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_lines(path):
+    """The objects of a JSON-lines file; a line cut by a kill is left out."""
+    found = []
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            found.append(value)
+    return found
+
+
+def number(value):
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else float("nan")
+
+
+class Run:
+    def __init__(self, path):
+        self.path = Path(path).resolve()
+        self.manifests = {stage: read_json(self.path / folder / "manifest.json") for stage, folder in OUTPUTS.items()}
+        self.evaluation = self._of_complete("evaluate", "evaluation.json")
+        self.search = self._of_complete("search", "results.json")
+
+    def _of_complete(self, stage, name):
+        return read_json(self.path / OUTPUTS[stage] / name) if self.manifests[stage] else {}
+
+    def store(self, name):
+        """The store, or None if it is not there or not whole."""
+        try:
+            return Store(self.path / name)
+        except (StoreError, OSError):
+            return None
+
+    def stages(self):
+        rows = []
+        for stage, folder in OUTPUTS.items():
+            attempts = read_lines(self.path / "status" / f"{stage}.attempts.jsonl")
+            status = read_json(self.path / "status" / f"{stage}.json") or read_json(self.path / folder / "status.json")
+            complete = bool(self.manifests[stage])
+            seconds = sum(number(a["seconds"]) for a in attempts if "seconds" in a)
+            rows.append({
+                "stage": stage,
+                "state": "complete" if complete else status.get("state", "not run"),
+                "seconds": round(seconds, 1) if seconds else None,
+                "ranks": self.manifests[stage].get("run", {}).get("ranks", status.get("ranks")),
+                "message": "" if complete else str(status.get("message", "")),
+            })
+        return rows
+
+    def rejects(self):
+        """{store: {objects, rows, total, damage, reasons}} of the stores that are there."""
+        found = {}
+        for stage, folder in OUTPUTS.items():
+            content = self.manifests[stage].get("content", {})
+            if folder in STORES and "rows" in content:
+                left_out = content.get("rejects", {})
+                found[folder] = {
+                    "objects": content.get("plan", {}).get("objects", content["rows"]),
+                    "rows": content["rows"],
+                    "total": left_out.get("total", 0),
+                    "damage": left_out.get("damage", 0),
+                    "reasons": left_out.get("reasons", {}),
+                }
+        return found
+
+    def match_counts(self):
+        content = self.manifests["match"].get("content", {})
+        return {key: value for key, value in content.items() if isinstance(value, (int, float)) and key != "rows"}
+
+    def losses(self):
+        """{training: [(step, loss)], validation [(step, loss)]}, a step that was done twice as it was done last."""
+        found = {}
+        for stage in TRAININGS:
+            steps, checks = {}, {}
+            for line in read_lines(self.path / OUTPUTS[stage] / "metrics.jsonl"):
+                if "step" not in line:
+                    continue
+                check = line.get("validation", {})
+                check = check.get("loss") if isinstance(check, dict) else check
+                check = line.get("validation_loss", line.get("validation.loss", check))
+                if isinstance(check, (int, float)):
+                    checks[line["step"]] = float(check)
+                if isinstance(line.get("loss"), (int, float)):
+                    steps[line["step"]] = float(line["loss"])
+            if steps or checks:
+                found[stage] = {"train": sorted(steps.items()), "validation": sorted(checks.items())}
+        return found
+
+    def predictions(self):
+        """{column: values} of the photo-z predictions, or {}."""
+        path = self.path / "evaluation" / "predictions.csv"
+        if not self.manifests["evaluate"] or not path.is_file():
+            return {}
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        if len(rows) < 2:
+            return {}
+        columns = list(zip(*rows[1:]))
+        return {name: np.array(values, dtype=np.int64 if name == "object_id" else float)
+                for name, values in zip(rows[0], columns)}
+
+    def provenance(self):
+        facts = []
+        latest = [m["run"] for m in self.manifests.values() if m.get("run")]
+        if latest:
+            newest = max(latest, key=lambda run: run.get("utc", ""))
+            facts += [("version", f"{newest.get('version', '')} ({newest.get('revision', '')})"),
+                      ("host", newest.get("host", "")), ("last output", newest.get("utc", ""))]
+        for stage in ("align", "embed"):
+            if self.manifests[stage]:
+                facts.append(("model" if stage == "align" else "catalogue", self.manifests[stage].get("content_id", "")))
+        return [(name, str(value)) for name, value in facts if value]
