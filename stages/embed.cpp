@@ -1,4 +1,5 @@
-// embed: images/ and spectra/ (either may be absent), joined by pairs/, + a model -> embeddings/, one row per galaxy.
+// embed: images/ and spectra/ (either may be absent), joined by pairs/, + a model -> embeddings/, one row per
+// galaxy.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
@@ -39,12 +40,13 @@ void bind(config::Section options, Options& o)
     options.option("images", o.images, "store of cutouts", runtime_only())
         .option("spectra", o.spectra, "store of spectra", runtime_only())
         .option("pairs", o.pairs, "which rows of the two are one galaxy", runtime_only())
-        .option("model", o.model, "folder published by align, by a pretraining, or by the converter", runtime_only())
+        .option("model", o.model, "folder published by align, by a pretraining, or by the converter",
+                runtime_only())
         .option("output", o.output, "embedding store to publish", runtime_only())
         .option("trust", o.trust, "believe the hashes of the inputs without computing them", runtime_only())
         .option("part-rows", o.part_rows, "galaxies in a part, 0: about 4 GiB", config::at_least(0))
-        .option("max-reject-fraction", o.max_reject_fraction, "share of damaged galaxies above which the stage fails",
-                config::between(0, 1))
+        .option("max-reject-fraction", o.max_reject_fraction,
+                "share of damaged galaxies above which the stage fails", config::between(0, 1))
         .option("rgb", o.view.rgb, "how fluxes become colours, as in training",
                 config::one_of({"asinh", "stein", "none"}))
         .option("image-norm", o.view.image_norm, "normalisation after rgb, as in training",
@@ -84,7 +86,8 @@ struct Inputs {
     std::unique_ptr<nn::Embedder> model;
 
     Inputs(const Options& o, at::Device device)
-        : weights(checked_weights(o.model, o.trust)), galaxies(data::Stores{o.images, o.spectra, o.pairs, o.trust})
+        : weights(checked_weights(o.model, o.trust)),
+          galaxies(data::Stores{o.images, o.spectra, o.pairs, o.trust})
     {
         // The pixels and fluxes, which is nearly all, are read through `galaxies`, which looks at the hashes.
         if (!o.images.empty()) images.emplace(o.images, "images", true);
@@ -108,9 +111,11 @@ private:
     {
         const auto shape = galaxies.image_shape();
         if (shape[0] != 3 || shape[1] < model->image_size() || shape[2] < model->image_size()) {
-            throw DataError(images->path(),
-                            fmt::format("holds cutouts of {} bands and {}x{} pixels; the model takes 3 bands and {}x{} or more",
-                                        shape[0], shape[1], shape[2], model->image_size(), model->image_size()));
+            throw DataError(
+                images->path(),
+                fmt::format(
+                    "holds cutouts of {} bands and {}x{} pixels; the model takes 3 bands and {}x{} or more",
+                    shape[0], shape[1], shape[2], model->image_size(), model->image_size()));
         }
     }
 };
@@ -134,7 +139,8 @@ store::Schema schema_of(const Inputs& inputs, const Options& o)
     return schema;
 }
 
-// Embeddings of one compute batch: unit vectors [B, width] and their lengths before [B], zeros where there is none.
+// Embeddings of one compute batch: unit vectors [B, width] and their lengths before [B], zeros where there is
+// none.
 struct Vectors {
     std::vector<float> unit, norm;
     std::vector<char> finite;
@@ -183,7 +189,8 @@ Vectors embed_spectra(const Inputs& inputs, const Options& o, const data::Batch&
     return unit_vectors(inputs.model->embed_spectra(whole), batch.has_spectrum, inputs.width());
 }
 
-// A scalar column of both stores for some galaxies: that of the spectrum where it has a value, else that of the image.
+// A scalar column of both stores for some galaxies: that of the spectrum where it has a value, else that of
+// the image.
 class Scalars {
 public:
     Scalars(const Inputs& inputs, data::Range range) : inputs_(inputs)
@@ -217,8 +224,9 @@ private:
     static std::vector<double> read(const std::optional<store::Reader>& reader, const std::string& column,
                                     const std::vector<std::int64_t>& rows, double fill)
     {
-        return reader && reader->schema().has(column) ? data::read_scalars<double>(*reader, column, rows, fill)
-                                                      : std::vector<double>(rows.size(), fill);
+        return reader && reader->schema().has(column)
+                   ? data::read_scalars<double>(*reader, column, rows, fill)
+                   : std::vector<double>(rows.size(), fill);
     }
 
     const Inputs& inputs_;
@@ -234,15 +242,17 @@ void append_rows(const Inputs& inputs, const Options& o, data::Range range, stor
     const auto spectra = embed_spectra(inputs, o, batch);
     const Scalars of(inputs, range);
     const auto ra = of.either("ra", nan), dec = of.either("dec", nan), z = of.either("redshift", nan);
-    const auto release = of.either("release", -1), brickid = of.either("brickid", -1), objid = of.either("objid", -1);
+    const auto release = of.either("release", -1), brickid = of.either("brickid", -1),
+               objid = of.either("objid", -1);
     const auto zwarn = of.spectrum("zwarn", -1);
     const auto image_flags = of.image("qflag", 0), spectrum_flags = of.spectrum("qflag", 0);
     const auto width = static_cast<std::size_t>(inputs.width());
     for (std::size_t i = 0; i < batch.object_ids.size(); ++i) {
         const auto id = batch.object_ids[i];
         if (!images.finite[i] || !spectra.finite[i]) {
-            rejects.push_back({o.model, range.first + static_cast<std::int64_t>(i), id,
-                               images.finite[i] ? "spectrum embedding not finite" : "image embedding not finite", true});
+            rejects.push_back(
+                {o.model, range.first + static_cast<std::int64_t>(i), id,
+                 images.finite[i] ? "spectrum embedding not finite" : "image embedding not finite", true});
             continue;
         }
         const bool has_spectrum = inputs.embeds_spectra() && batch.has_spectrum[i];
@@ -262,7 +272,8 @@ void append_rows(const Inputs& inputs, const Options& o, data::Range range, stor
         rows.add("has_spectrum", has_spectrum);
         rows.add("z_spec", z[i]);
         rows.add("zwarn", zwarn[i]);
-        rows.add("qflag", static_cast<std::uint32_t>(image_flags[i]) | static_cast<std::uint32_t>(spectrum_flags[i]));
+        rows.add("qflag",
+                 static_cast<std::uint32_t>(image_flags[i]) | static_cast<std::uint32_t>(spectrum_flags[i]));
     }
 }
 
@@ -308,9 +319,10 @@ void embed(const Options& o, stage::Context& context)
     context.world.together([&] { inputs.emplace(o, compute.device); });
     const auto total = inputs->galaxies.size();
     if (context.dry_run()) {
-        context.print(fmt::format("embed: {} galaxies, width {}, {} bytes a row, about {:.1f} MB", total, inputs->width(),
-                                  schema_of(*inputs, o).row_bytes(),
-                                  1e-6 * static_cast<double>(schema_of(*inputs, o).row_bytes()) * static_cast<double>(total)));
+        context.print(fmt::format(
+            "embed: {} galaxies, width {}, {} bytes a row, about {:.1f} MB", total, inputs->width(),
+            schema_of(*inputs, o).row_bytes(),
+            1e-6 * static_cast<double>(schema_of(*inputs, o).row_bytes()) * static_cast<double>(total)));
         return;
     }
     auto& output = context.open_output(o.output, inputs_of(*inputs, o));
@@ -324,5 +336,6 @@ void embed(const Options& o, stage::Context& context)
 
 int main(int argc, char** argv)
 {
-    return astroclip::stage::run<astroclip::Options>(argc, argv, astroclip::description, astroclip::bind, astroclip::embed);
+    return astroclip::stage::run<astroclip::Options>(argc, argv, astroclip::description, astroclip::bind,
+                                                     astroclip::embed);
 }

@@ -1,5 +1,5 @@
-// evaluate: embeddings/ + the paired galaxies of the stores (+ labels) -> how much the embeddings know, beside chance and
-// what needs no learning.
+// evaluate: embeddings/ + the paired galaxies of the stores (+ labels) -> how much the embeddings know,
+// beside chance and what needs no learning.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
@@ -50,26 +50,32 @@ void bind(config::Section options, Options& o)
         .option("images", o.images, "store of cutouts that were embedded", runtime_only())
         .option("spectra", o.spectra, "store of spectra that were embedded", runtime_only())
         .option("pairs", o.pairs, "which rows of the two are one galaxy, and the split", runtime_only())
-        .option("model", o.model, "folder of the model, for the same network untrained; empty: left out", runtime_only())
-        .option("labels", o.labels, "FITS or CSV table with TARGETID or object_id and properties; empty: none", runtime_only())
+        .option("model", o.model, "folder of the model, for the same network untrained; empty: left out",
+                runtime_only())
+        .option("labels", o.labels,
+                "FITS or CSV table with TARGETID or object_id and properties; empty: none", runtime_only())
         .option("output", o.output, "folder to publish", runtime_only())
         .option("label-columns", o.label_columns, "properties to predict, separated by commas")
         .option("neighbours", o.neighbours, "k of the regression", at_least(1))
         .option("bootstraps", o.bootstraps, "resamples behind each 95 % interval", at_least(10))
-        .option("pixel-crop", o.pixel_crop, "side of the centre whose pixels are a baseline [pixel], even", at_least(2))
+        .option("pixel-crop", o.pixel_crop, "side of the centre whose pixels are a baseline [pixel], even",
+                at_least(2))
         .option("pixel-components", o.pixel_components, "principal components of those pixels", at_least(1))
         .option("trust", o.trust, "believe the hashes of the inputs without computing them", runtime_only());
 }
 
 const stage::Description description{
     "evaluate", "redshifts, properties and partners from embeddings, beside baselines and chance",
-    "  mpirun -n 4 astroclip-evaluate --embeddings run/embeddings --images run/images --spectra run/spectra \\\n"
+    "  mpirun -n 4 astroclip-evaluate --embeddings run/embeddings --images run/images --spectra run/spectra "
+    "\\\n"
     "      --pairs run/pairs --model run/aligned --output run/evaluation\n"
-    "  astroclip-evaluate --config run/config.cfg --labels truth.fits --embeddings run/embeddings --images run/images \\\n"
+    "  astroclip-evaluate --config run/config.cfg --labels truth.fits --embeddings run/embeddings --images "
+    "run/images \\\n"
     "      --spectra run/spectra --pairs run/pairs --output run/evaluation",
     true};
 
-constexpr std::int64_t component_sample = 8192;  // training galaxies that the principal components are made of
+constexpr std::int64_t component_sample =
+    8192;  // training galaxies that the principal components are made of
 constexpr std::array<std::int64_t, 3> recall_ks{1, 5, 10};
 
 std::vector<std::string> split_list(const std::string& text)
@@ -100,7 +106,8 @@ struct Sample {
         const auto has_spectrum = embeddings.column<std::int64_t>("has_spectrum");
         std::vector<std::pair<std::int64_t, std::int64_t>> rows;  // id, row
         for (std::size_t row = 0; row < ids.size(); ++row) {
-            if (has_image[row] && has_spectrum[row]) rows.emplace_back(ids[row], static_cast<std::int64_t>(row));
+            if (has_image[row] && has_spectrum[row])
+                rows.emplace_back(ids[row], static_cast<std::int64_t>(row));
         }
         std::sort(rows.begin(), rows.end());
         for (const bool test_side : {false, true}) {
@@ -110,16 +117,18 @@ struct Sample {
             if (!test_side) train = size();
         }
         if (train == 0 || test() == 0) {
-            throw DataError(embeddings.path(),
-                            fmt::format("holds {} training and {} test galaxies of the pairs with both embeddings; both are needed",
-                                        train, test()));
+            throw DataError(embeddings.path(), fmt::format("holds {} training and {} test galaxies of the "
+                                                           "pairs with both embeddings; both are needed",
+                                                           train, test()));
         }
     }
 
 private:
-    void add(std::int64_t each, const data::Galaxy& galaxy, const std::vector<std::pair<std::int64_t, std::int64_t>>& rows)
+    void add(std::int64_t each, const data::Galaxy& galaxy,
+             const std::vector<std::pair<std::int64_t, std::int64_t>>& rows)
     {
-        const auto found = std::lower_bound(rows.begin(), rows.end(), std::pair(galaxy.object_id, std::int64_t{-1}));
+        const auto found =
+            std::lower_bound(rows.begin(), rows.end(), std::pair(galaxy.object_id, std::int64_t{-1}));
         if (found == rows.end() || found->first != galaxy.object_id) {
             return;
         }
@@ -139,7 +148,8 @@ struct Inputs {
     Sample sample;
 
     Inputs(const Options& o, at::Device device, std::uint64_t seed)
-        : galaxies(data::Stores{required(o.images, "images"), required(o.spectra, "spectra"), required(o.pairs, "pairs"), o.trust}),
+        : galaxies(data::Stores{required(o.images, "images"), required(o.spectra, "spectra"),
+                                required(o.pairs, "pairs"), o.trust}),
           embeddings(required(o.embeddings, "embeddings"), "embeddings", o.trust),
           images(o.images, "images", true),  // its hashes are looked at by `galaxies`
           spectra(o.spectra, "spectra", true),
@@ -181,9 +191,11 @@ private:
     void require_source_of_embeddings() const
     {
         const auto made_of = embeddings.manifest().at("request").value("inputs", nlohmann::json::object());
-        for (const auto& [name, id] : galaxies.content_ids().items()) {
+        const auto given = galaxies.content_ids();
+        for (const auto& [name, id] : given.items()) {
             if (made_of.contains(name) && made_of.at(name) != id) {
-                throw DataError(embeddings.path(), fmt::format("was made from another store of {} than the one given", name));
+                throw DataError(embeddings.path(),
+                                fmt::format("was made from another store of {} than the one given", name));
             }
         }
     }
@@ -191,16 +203,17 @@ private:
 
 // What is computed from pixels and fluxes, one row a galaxy of the sample, on every rank.
 struct Measured {
-    at::Tensor untrained;       // [n, width]; undefined without a model
-    at::Tensor pixels;          // [n, components]
-    at::Tensor magnitudes;      // [n, 3] of the images' catalogue, g, r, z; undefined if it has no fluxes
-    at::Tensor spectrum_mags;   // [n, 3] synthetic
+    at::Tensor untrained;      // [n, width]; undefined without a model
+    at::Tensor pixels;         // [n, components]
+    at::Tensor magnitudes;     // [n, 3] of the images' catalogue, g, r, z; undefined if it has no fluxes
+    at::Tensor spectrum_mags;  // [n, 3] synthetic
 };
 
 at::Tensor gathered(const comm::World& world, const at::Tensor& local, std::int64_t width)
 {
     const auto flat = local.to(at::kFloat).contiguous();
-    const auto all = world.all_gather(std::span(flat.const_data_ptr<float>(), static_cast<std::size_t>(flat.numel())));
+    const auto all =
+        world.all_gather(std::span(flat.const_data_ptr<float>(), static_cast<std::size_t>(flat.numel())));
     const auto rows = static_cast<std::int64_t>(all.size()) / width;
     return at::from_blob(const_cast<float*>(all.data()), {rows, width}, at::kFloat).clone();
 }
@@ -214,8 +227,8 @@ at::Tensor centre_pixels(const at::Tensor& flux, std::int64_t crop)
 }
 
 // Principal components of a sample of the training galaxies, the same on all ranks, and every galaxy in them.
-at::Tensor pixel_components(const at::Tensor& local, std::int64_t first, const Sample& sample, const Options& o,
-                            const comm::World& world)
+at::Tensor pixel_components(const at::Tensor& local, std::int64_t first, const Sample& sample,
+                            const Options& o, const comm::World& world)
 {
     const auto stride = (sample.train + component_sample - 1) / component_sample;
     std::vector<std::int64_t> chosen;
@@ -227,20 +240,23 @@ at::Tensor pixel_components(const at::Tensor& local, std::int64_t first, const S
     return gathered(world, components.project(local), components.directions.size(1));
 }
 
-// Galaxies are cut into the model's compute batches on the sample's own numbers; a rank owns whole batches, so the bits do
-// not depend on how many ranks there are.
+// Galaxies are cut into the model's compute batches on the sample's own numbers; a rank owns whole batches,
+// so the bits do not depend on how many ranks there are.
 Measured measure(const Inputs& inputs, const Options& o, stage::Context& context)
 {
     const auto& sample = inputs.sample;
     const auto& world = context.world;
     const auto batches = (sample.size() + nn::compute_batch - 1) / nn::compute_batch;
-    const auto first = batches * world.rank() / world.size(), last = batches * (world.rank() + 1) / world.size();
+    const auto first = batches * world.rank() / world.size(),
+               last = batches * (world.rank() + 1) / world.size();
     const auto& recipe = inputs.embeddings.schema().attributes;
     data::CentreViewConfig view;
     view.rgb = recipe.value("rgb", view.rgb);
     view.image_norm = recipe.value("image_norm", view.image_norm);
 
-    const auto side = std::min<std::int64_t>({o.pixel_crop, inputs.galaxies.image_shape()[1], inputs.galaxies.image_shape()[2]}) / 2;
+    const auto side = std::min<std::int64_t>({o.pixel_crop, inputs.galaxies.image_shape()[1],
+                                              inputs.galaxies.image_shape()[2]}) /
+                      2;
     const auto width = inputs.untrained ? inputs.untrained->image_width() : 0;
     std::vector<at::Tensor> untrained{at::empty({0, width})}, pixels{at::empty({0, 3 * side * side})},
         mags{at::empty({0, 3}, at::kDouble)};
@@ -248,16 +264,19 @@ Measured measure(const Inputs& inputs, const Options& o, stage::Context& context
     for (auto batch = first; batch < last; ++batch) {
         alive("measuring a batch");
         const auto begin = static_cast<std::size_t>(batch * nn::compute_batch);
-        const auto count = std::min(sample.number.size() - begin, static_cast<std::size_t>(nn::compute_batch));
+        const auto count =
+            std::min(sample.number.size() - begin, static_cast<std::size_t>(nn::compute_batch));
         const auto galaxies = inputs.galaxies.read(std::span(sample.number).subspan(begin, count));
         pixels.push_back(centre_pixels(galaxies.images, o.pixel_crop));
-        const auto ivar = data::read_rows(inputs.spectra, "ivar", std::span(sample.spectrum_row).subspan(begin, count));
+        const auto ivar =
+            data::read_rows(inputs.spectra, "ivar", std::span(sample.spectrum_row).subspan(begin, count));
         mags.push_back(catalogue::magnitudes(
             catalogue::synthetic_flux(galaxies.spectra, ivar, inputs.spectra.axis("wavelength"))));
         if (inputs.untrained) {
             view.crop = inputs.untrained->image_size();
             const auto whole = data::padded(data::centre_view(galaxies.images, view), nn::compute_batch);
-            untrained.push_back(inputs.untrained->embed_images(whole).narrow(0, 0, static_cast<std::int64_t>(count)));
+            untrained.push_back(
+                inputs.untrained->embed_images(whole).narrow(0, 0, static_cast<std::int64_t>(count)));
         }
         context.progress.update(batch - first + 1);
     }
@@ -284,7 +303,8 @@ at::Tensor catalogue_magnitudes(const Inputs& inputs)
         }
         const auto values = data::read_scalars<double>(inputs.images, names[band], sample.image_row,
                                                        std::numeric_limits<double>::quiet_NaN());
-        std::copy(values.begin(), values.end(), flux.data_ptr<double>() + static_cast<std::int64_t>(band) * sample.size());
+        std::copy(values.begin(), values.end(),
+                  flux.data_ptr<double>() + static_cast<std::int64_t>(band) * sample.size());
     }
     return flux.isfinite().any().item<bool>() ? catalogue::magnitudes(flux.t()) : at::Tensor();
 }
@@ -305,7 +325,8 @@ at::Tensor raw_embedding(const Inputs& inputs, const std::string& modality)
 
 std::vector<Features> all_features(const Inputs& inputs, const Measured& measured)
 {
-    std::vector<Features> all{{"image", raw_embedding(inputs, "image")}, {"spectrum", raw_embedding(inputs, "spectrum")}};
+    std::vector<Features> all{{"image", raw_embedding(inputs, "image")},
+                              {"spectrum", raw_embedding(inputs, "spectrum")}};
     if (measured.untrained.defined()) {
         all.push_back({"untrained", measured.untrained});
     }
@@ -345,18 +366,19 @@ std::vector<double> chosen(const std::vector<double>& values, const std::vector<
     return some;
 }
 
-std::vector<double> predict(const Features& features, const Target& target, const Rows& rows, const Options& o,
-                            const comm::World& world)
+std::vector<double> predict(const Features& features, const Target& target, const Rows& rows,
+                            const Options& o, const comm::World& world)
 {
     const auto result = catalogue::knn_regression(
-        world, features.values.index_select(0, at::tensor(rows.train)), at::tensor(chosen(target.truth, rows.train), at::kDouble),
+        world, features.values.index_select(0, at::tensor(rows.train)),
+        at::tensor(chosen(target.truth, rows.train), at::kDouble),
         features.values.index_select(0, at::tensor(rows.test)), {o.neighbours, features.standardise});
     const auto flat = result.predicted.flatten().contiguous();
     return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
 }
 
-nlohmann::json score(const std::vector<double>& truth, const std::vector<double>& predicted, bool redshift, const Options& o,
-                     std::uint64_t seed)
+nlohmann::json score(const std::vector<double>& truth, const std::vector<double>& predicted, bool redshift,
+                     const Options& o, std::uint64_t seed)
 {
     const auto interval = catalogue::bootstrap_r2(truth, predicted, seed, o.bootstraps);
     nlohmann::json scores = {{"r2", catalogue::r2(truth, predicted)},
@@ -401,7 +423,8 @@ std::vector<Target> label_targets(const Inputs& inputs, const Options& o)
         Target target{name, {}};
         for (const auto id : inputs.sample.object_id) {
             const auto found = row_of.find(id);
-            target.truth.push_back(found == row_of.end() ? std::numeric_limits<double>::quiet_NaN() : values[found->second]);
+            target.truth.push_back(found == row_of.end() ? std::numeric_limits<double>::quiet_NaN()
+                                                         : values[found->second]);
         }
         targets.push_back(target);
     }
@@ -414,8 +437,8 @@ struct Redshifts {
     std::string csv;
 };
 
-Redshifts redshifts(const std::vector<Features>& features, const Target& target, const Sample& sample, const Options& o,
-                    const stage::Context& context)
+Redshifts redshifts(const std::vector<Features>& features, const Target& target, const Sample& sample,
+                    const Options& o, const stage::Context& context)
 {
     const auto rows = known_rows(target, sample);
     if (rows.train.empty() || rows.test.empty()) {
@@ -432,7 +455,8 @@ Redshifts redshifts(const std::vector<Features>& features, const Target& target,
     }
     result.csv += "\n";
     for (std::size_t i = 0; i < truth.size(); ++i) {
-        result.csv += fmt::format("{},{:.8f}", sample.object_id[static_cast<std::size_t>(rows.test[i])], truth[i]);
+        result.csv +=
+            fmt::format("{},{:.8f}", sample.object_id[static_cast<std::size_t>(rows.test[i])], truth[i]);
         for (const auto& values : predictions) {
             result.csv += fmt::format(",{:.8f}", values[i]);
         }
@@ -441,8 +465,8 @@ Redshifts redshifts(const std::vector<Features>& features, const Target& target,
     return result;
 }
 
-nlohmann::json properties(const std::vector<Features>& features, const std::vector<Target>& targets, const Sample& sample,
-                          const Options& o, const stage::Context& context)
+nlohmann::json properties(const std::vector<Features>& features, const std::vector<Target>& targets,
+                          const Sample& sample, const Options& o, const stage::Context& context)
 {
     auto all = nlohmann::json::object();
     for (const auto& target : targets) {
@@ -453,7 +477,8 @@ nlohmann::json properties(const std::vector<Features>& features, const std::vect
         }
         const auto truth = chosen(target.truth, rows.test);
         for (const auto& each : features) {
-            all[target.name][each.name] = score(truth, predict(each, target, rows, o, context.world), false, o, context.run.seed);
+            all[target.name][each.name] =
+                score(truth, predict(each, target, rows, o, context.world), false, o, context.run.seed);
         }
     }
     return all;
@@ -470,16 +495,19 @@ nlohmann::json recall_json(const std::vector<std::int64_t>& places, const std::s
 }
 
 // Is the true partner found among the held-out galaxies of the other modality?
-nlohmann::json retrieval(const std::string& from, const std::string& to, const Inputs& inputs, const Measured& measured,
-                         stage::Compute& compute, const comm::World& world)
+nlohmann::json retrieval(const std::string& from, const std::string& to, const Inputs& inputs,
+                         const Measured& measured, stage::Compute& compute, const comm::World& world)
 {
     const auto& sample = inputs.sample;
     const auto count = sample.test();
     const auto test_rows = std::span(sample.embedding_row).subspan(static_cast<std::size_t>(sample.train));
-    const auto queries = data::read_rows(inputs.embeddings, from + "_embedding", test_rows).to(compute.device);
+    const auto queries =
+        data::read_rows(inputs.embeddings, from + "_embedding", test_rows).to(compute.device);
     const auto first = count * world.rank() / world.size(), last = count * (world.rank() + 1) / world.size();
-    const auto mine = test_rows.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(last - first));
-    const catalogue::CatalogueShard shard{data::read_rows(inputs.embeddings, to + "_embedding", mine).to(compute.device), first};
+    const auto mine =
+        test_rows.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(last - first));
+    const catalogue::CatalogueShard shard{
+        data::read_rows(inputs.embeddings, to + "_embedding", mine).to(compute.device), first};
     std::vector<std::int64_t> partners(static_cast<std::size_t>(count));
     std::iota(partners.begin(), partners.end(), 0);
     const auto places = catalogue::partner_places(*compute.ranks, shard, queries, partners);
@@ -494,7 +522,8 @@ nlohmann::json retrieval(const std::string& from, const std::string& to, const I
         const bool image_asks = from == "image";
         const auto& one = image_asks ? images : spectra;
         const auto& other = image_asks ? spectra : images;
-        const auto scale = catalogue::ColourScale::of(one.narrow(0, 0, sample.train), other.narrow(0, 0, sample.train));
+        const auto scale =
+            catalogue::ColourScale::of(one.narrow(0, 0, sample.train), other.narrow(0, 0, sample.train));
         const auto known = catalogue::photometric_places(world, one.narrow(0, sample.train, count),
                                                          other.narrow(0, sample.train, count), scale);
         json.update(recall_json(known, "photometry_"));
@@ -503,8 +532,8 @@ nlohmann::json retrieval(const std::string& from, const std::string& to, const I
     return json;
 }
 
-nlohmann::json all_scores(const Inputs& inputs, const Options& o, stage::Compute& compute, stage::Context& context,
-                          std::string& predictions)
+nlohmann::json all_scores(const Inputs& inputs, const Options& o, stage::Compute& compute,
+                          stage::Context& context, std::string& predictions)
 {
     auto measured = measure(inputs, o, context);
     measured.magnitudes = catalogue_magnitudes(inputs);
@@ -513,14 +542,15 @@ nlohmann::json all_scores(const Inputs& inputs, const Options& o, stage::Compute
     const auto& sample = inputs.sample;
     const auto redshift = redshifts(features, redshift_target(inputs), sample, o, context);
     predictions = redshift.csv;
-    nlohmann::json scores = {{"photo_z", redshift.scores},
-                             {"retrieval",
-                              {{"is", retrieval("image", "spectrum", inputs, measured, compute, context.world)},
-                               {"si", retrieval("spectrum", "image", inputs, measured, compute, context.world)}}},
-                             {"sample", {{"train", sample.train}, {"test", sample.test()}}},
-                             {"neighbours", o.neighbours},
-                             {"bootstraps", o.bootstraps},
-                             {"outlier_limit", 0.05}};
+    nlohmann::json scores = {
+        {"photo_z", redshift.scores},
+        {"retrieval",
+         {{"is", retrieval("image", "spectrum", inputs, measured, compute, context.world)},
+          {"si", retrieval("spectrum", "image", inputs, measured, compute, context.world)}}},
+        {"sample", {{"train", sample.train}, {"test", sample.test()}}},
+        {"neighbours", o.neighbours},
+        {"bootstraps", o.bootstraps},
+        {"outlier_limit", 0.05}};
     if (inputs.labels) {
         scores["properties"] = properties(features, label_targets(inputs, o), sample, o, context);
     }
@@ -545,11 +575,13 @@ void evaluate(const Options& o, stage::Context& context)
         store::publish_text(output.path() + "/evaluation.json", scores.dump(1) + "\n");
         store::publish_text(output.path() + "/predictions.csv", predictions);
     });
-    output.publish({{"kind", "evaluation"}, {"sample", scores.at("sample")}}, {"evaluation.json", "predictions.csv"});
+    output.publish({{"kind", "evaluation"}, {"sample", scores.at("sample")}},
+                   {"evaluation.json", "predictions.csv"});
     for (const auto* mode : {"is", "si"}) {
         const auto& of = scores.at("retrieval").at(mode);
         log::info("{}: the true partner is among the first 10 for {:.1f} % of {} ({:.1f} times chance)", mode,
-                  100 * of.at("recall_at_10").get<double>(), of.at("n").get<std::int64_t>(), of.at("times_chance").get<double>());
+                  100 * of.at("recall_at_10").get<double>(), of.at("n").get<std::int64_t>(),
+                  of.at("times_chance").get<double>());
     }
     context.print(output.path());
 }
@@ -559,5 +591,6 @@ void evaluate(const Options& o, stage::Context& context)
 
 int main(int argc, char** argv)
 {
-    return astroclip::stage::run<astroclip::Options>(argc, argv, astroclip::description, astroclip::bind, astroclip::evaluate);
+    return astroclip::stage::run<astroclip::Options>(argc, argv, astroclip::description, astroclip::bind,
+                                                     astroclip::evaluate);
 }

@@ -50,11 +50,12 @@ inline std::vector<survey::InputFile> list_together(const comm::World& world, co
 // ranks.
 inline void review(const comm::World& world, const survey::Plan& plan, double max_reject_fraction)
 {
-    std::int64_t bad = 0;
+    std::int64_t bad = 0, lost = 0;
     std::string first;
     for (const auto& file : plan.files()) {
         if (!file.error.empty()) {
             first = bad++ == 0 ? file.error : first;
+            lost += file.objects;
             if (world.is_root()) {
                 log::warn("{}", file.error);
             }
@@ -66,7 +67,7 @@ inline void review(const comm::World& world, const survey::Plan& plan, double ma
         if (plan.size() == 0) {
             throw Error("the input holds no objects", 65);
         }
-        if (static_cast<double>(bad) > max_reject_fraction * static_cast<double>(plan.size())) {
+        if (static_cast<double>(lost) > max_reject_fraction * static_cast<double>(plan.size())) {
             throw Error(fmt::format("{} of {} input files cannot be used, more than max-reject-fraction = {} "
                                     "allows; the first: {}",
                                     bad, plan.files().size(), max_reject_fraction, first),
@@ -102,14 +103,17 @@ inline void write_store(
     context.progress.end();
 }
 
-// A file that the plan could not read is one reject. True if it was one.
-inline bool reject_whole_file(const survey::Plan::File& file, std::vector<store::Reject>& rejects)
+// The objects of a file that the plan could not read are rejects, unseen. True if this is one.
+inline bool reject_lost(const survey::Plan::File& file, std::int64_t index,
+                        std::vector<store::Reject>& rejects)
 {
     if (file.error.empty()) {
         return false;
     }
-    rejects.push_back(
-        {file.input.name, -1, -1, file.missing ? "missing file" : "unreadable file", true, file.error});
+    const auto id = file.lost_ids.at(static_cast<std::size_t>(index));
+    const bool known = id != survey::no_id;
+    rejects.push_back({file.input.name, known ? index : -1, known ? id : -1,
+                       file.missing ? "missing file" : "unreadable file", true, file.error});
     return true;
 }
 

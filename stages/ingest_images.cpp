@@ -121,7 +121,7 @@ public:
     {
         const auto item = plan_->item(position);
         const auto& planned = plan_->files()[item.file];
-        if (stage::reject_whole_file(planned, rejects)) {
+        if (stage::reject_lost(planned, item.index, rejects)) {
             return;
         }
         open(item.file);
@@ -169,7 +169,7 @@ private:
         rows.add("objid", entry.brick.objid);
         rows.add("ra", survey::wrapped_ra(cutout.ra));
         rows.add("dec", cutout.dec);
-        rows.add("flux", cutout.flux.data(), cutout.flux.size());
+        rows.add("flux", cutout.flux.data(), 1);
         rows.add("flux_g", entry.flux_g);
         rows.add("flux_r", entry.flux_r);
         rows.add("flux_z", entry.flux_z);

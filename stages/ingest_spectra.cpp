@@ -100,31 +100,25 @@ public:
         selection_.max_zwarn = options.max_zwarn;
     }
 
-    // For the plan: ids and content of one file.
+    // For the plan: ids and content of one file, damaged or not.
     survey::FileContents contents(const survey::InputFile& input) const
     {
-        const auto settings = settings_for(input.path);
-        const survey::SpectrumFile file(input.path, settings);
-        if (options_.verify_checksums) {
-            file.verify_checksums();
+        try {
+            return whole_contents(input);
+        } catch (const DataError& error) {
+            auto ids = survey::surviving_ids(input.path);
+            if (ids.empty()) {
+                throw;
+            }
+            return {std::move(ids), survey::fingerprint_of(input.path), error.what()};
         }
-        survey::FileContents contents;
-        for (const auto& target : file.targets()) {
-            contents.object_ids.push_back(selection_.reason_against(target).empty() ? target.object_id
-                                                                                    : survey::no_id);
-        }
-        contents.fingerprint = survey::fingerprint_of(input.path);
-        if (!settings.redshifts.empty()) {
-            contents.fingerprint += survey::fingerprint_of(settings.redshifts);
-        }
-        return contents;
     }
 
     void take(std::int64_t position, store::Rows& rows, std::vector<store::Reject>& rejects)
     {
         const auto item = plan_->item(position);
         const auto& planned = plan_->files()[item.file];
-        if (stage::reject_whole_file(planned, rejects)) {
+        if (stage::reject_lost(planned, item.index, rejects)) {
             return;
         }
         open(item.file);
@@ -160,6 +154,25 @@ public:
     }
 
 private:
+    survey::FileContents whole_contents(const survey::InputFile& input) const
+    {
+        const auto settings = settings_for(input.path);
+        const survey::SpectrumFile file(input.path, settings);
+        if (options_.verify_checksums) {
+            file.verify_checksums();
+        }
+        survey::FileContents contents;
+        for (const auto& target : file.targets()) {
+            contents.object_ids.push_back(selection_.reason_against(target).empty() ? target.object_id
+                                                                                    : survey::no_id);
+        }
+        contents.fingerprint = survey::fingerprint_of(input.path);
+        if (!settings.redshifts.empty()) {
+            contents.fingerprint += survey::fingerprint_of(settings.redshifts);
+        }
+        return contents;
+    }
+
     survey::SpectrumFile::Options settings_for(const std::string& path) const
     {
         return {options_.arm_rule == "edr" ? survey::ArmRule::edr : survey::ArmRule::current,
@@ -212,9 +225,9 @@ private:
         rows.add("objid", brick.objid);
         rows.add("ra", survey::wrapped_ra(target.ra));
         rows.add("dec", target.dec);
-        rows.add("flux", spectrum.flux.data(), spectrum.flux.size());
-        rows.add("ivar", spectrum.ivar.data(), spectrum.ivar.size());
-        rows.add("mask", spectrum.mask.data(), spectrum.mask.size());
+        rows.add("flux", spectrum.flux.data(), 1);
+        rows.add("ivar", spectrum.ivar.data(), 1);
+        rows.add("mask", spectrum.mask.data(), 1);
         rows.add("redshift", target.redshift.z);
         rows.add("redshift_error", target.redshift.error);
         rows.add("zwarn", target.redshift.warning);

@@ -39,18 +39,22 @@ void bind(config::Section options, Options& o)
         .option("output", o.output, "folder to publish", runtime_only())
         .option("ids", o.ids, "object ids to search for, separated by commas")
         .option("query-file", o.query_file, "text file with one object id a line")
-        .option("random", o.random, "without ids: this many galaxies of the pool, chosen by a hash of their ids",
+        .option("random", o.random,
+                "without ids: this many galaxies of the pool, chosen by a hash of their ids",
                 config::at_least(1))
         .option("neighbours", o.neighbours, "neighbours of each query", config::between(1, 10000))
-        .option("pool", o.pool, "what is searched: test (galaxies held out by the pairs), all, or auto (test if pairs are given)",
-                config::one_of({"auto", "test", "all"}))
+        .option(
+            "pool", o.pool,
+            "what is searched: test (galaxies held out by the pairs), all, or auto (test if pairs are given)",
+            config::one_of({"auto", "test", "all"}))
         .option("trust", o.trust, "believe the hashes of the inputs without computing them", runtime_only());
 }
 
 const stage::Description description{
     "search", "the nearest galaxies of each query, image and spectrum to image and spectrum",
     "  astroclip-search --embeddings run/embeddings --ids 39633345008634465 --output found\n"
-    "  mpirun -n 4 astroclip-search --embeddings run/embeddings --pairs run/pairs --random 16 --output run/search",
+    "  mpirun -n 4 astroclip-search --embeddings run/embeddings --pairs run/pairs --random 16 --output "
+    "run/search",
     true};
 
 struct Mode {
@@ -88,12 +92,16 @@ struct Catalogue {
 
     std::int64_t rows() const { return static_cast<std::int64_t>(object_id.size()); }
     std::int64_t id(std::int64_t row) const { return object_id[static_cast<std::size_t>(row)]; }
-    const std::vector<char>& has(const std::string& modality) const { return modality == "image" ? has_image : has_spectrum; }
+    const std::vector<char>& has(const std::string& modality) const
+    {
+        return modality == "image" ? has_image : has_spectrum;
+    }
 
     std::optional<std::int64_t> find(std::int64_t wanted) const
     {
-        const auto found = std::lower_bound(by_id.begin(), by_id.end(), wanted,
-                                            [&](std::int64_t row, std::int64_t value) { return id(row) < value; });
+        const auto found =
+            std::lower_bound(by_id.begin(), by_id.end(), wanted,
+                             [&](std::int64_t row, std::int64_t value) { return id(row) < value; });
         return found != by_id.end() && id(*found) == wanted ? std::optional(*found) : std::nullopt;
     }
 
@@ -148,7 +156,8 @@ std::vector<std::int64_t> named_ids(const Options& o)
     return ids;
 }
 
-// Rows of the queries: those named, else `random` galaxies of the pool with both modalities if there are such.
+// Rows of the queries: those named, else `random` galaxies of the pool with both modalities if there are
+// such.
 std::vector<std::int64_t> query_rows(const Catalogue& catalogue, const Options& o, std::uint64_t seed)
 {
     std::vector<std::int64_t> rows;
@@ -169,7 +178,8 @@ std::vector<std::int64_t> query_rows(const Catalogue& catalogue, const Options& 
         if (catalogue.in_pool[static_cast<std::size_t>(row)]) rows.push_back(row);
     }
     const auto complete = [&](std::int64_t row) {
-        return catalogue.has_image[static_cast<std::size_t>(row)] && catalogue.has_spectrum[static_cast<std::size_t>(row)];
+        return catalogue.has_image[static_cast<std::size_t>(row)] &&
+               catalogue.has_spectrum[static_cast<std::size_t>(row)];
     };
     std::sort(rows.begin(), rows.end(), [&](auto a, auto b) {
         return std::tuple(!complete(a), hash(a), a) < std::tuple(!complete(b), hash(b), b);
@@ -182,10 +192,11 @@ std::vector<std::int64_t> query_rows(const Catalogue& catalogue, const Options& 
 }
 
 // This rank's share of the catalogue in one modality.
-catalogue::CatalogueShard shard_of(const Catalogue& all, const std::string& modality, const stage::Compute& compute,
-                                   const comm::World& world)
+catalogue::CatalogueShard shard_of(const Catalogue& all, const std::string& modality,
+                                   const stage::Compute& compute, const comm::World& world)
 {
-    const auto first = all.rows() * world.rank() / world.size(), last = all.rows() * (world.rank() + 1) / world.size();
+    const auto first = all.rows() * world.rank() / world.size(),
+               last = all.rows() * (world.rank() + 1) / world.size();
     std::vector<std::int64_t> rows(static_cast<std::size_t>(last - first));
     std::iota(rows.begin(), rows.end(), first);
     const auto usable = at::zeros({last - first}, at::kBool);
@@ -212,7 +223,8 @@ Found search_mode(const Mode& mode, const Catalogue& catalogue, const std::vecto
     }
     const auto shard = shard_of(catalogue, mode.catalogue, compute, world);
     const auto vectors =
-        data::read_rows(catalogue.reader, fmt::format("{}_embedding", mode.query), found.queries).to(compute.device);
+        data::read_rows(catalogue.reader, fmt::format("{}_embedding", mode.query), found.queries)
+            .to(compute.device);
     found.neighbours = catalogue::nearest(*compute.ranks, shard, vectors, o.neighbours);
     return found;
 }
@@ -241,7 +253,8 @@ struct Results {
             for (const auto& found : all) {
                 const auto place = std::find(found.queries.begin(), found.queries.end(), row);
                 if (place != found.queries.end()) {
-                    query["neighbours"][found.mode.name] = add(catalogue, found, place - found.queries.begin());
+                    query["neighbours"][found.mode.name] =
+                        add(catalogue, found, place - found.queries.begin());
                 }
             }
             queries.push_back(query);
@@ -262,7 +275,8 @@ private:
             const auto to = static_cast<std::size_t>(row[i]);
             csv += fmt::format("{},{},{:.8f},{:.8f},{},{},{:.8f},{:.8f},{:.6f},{:.6f}\n", found.mode.name,
                                catalogue.object_id[from], catalogue.ra[from], catalogue.dec[from], i + 1,
-                               catalogue.object_id[to], catalogue.ra[to], catalogue.dec[to], catalogue.z_spec[to], score[i]);
+                               catalogue.object_id[to], catalogue.ra[to], catalogue.dec[to],
+                               catalogue.z_spec[to], score[i]);
         }
         return list;
     }
@@ -291,7 +305,8 @@ void search(const Options& o, stage::Context& context)
     });
     const auto pool = std::count(catalogue->in_pool.begin(), catalogue->in_pool.end(), 1);
     if (context.dry_run()) {
-        context.print(fmt::format("search: {} queries among {} of {} galaxies", queries.size(), pool, catalogue->rows()));
+        context.print(fmt::format("search: {} queries among {} of {} galaxies", queries.size(), pool,
+                                  catalogue->rows()));
         return;
     }
     auto& output = context.open_output(o.output, inputs);
@@ -304,11 +319,13 @@ void search(const Options& o, stage::Context& context)
     context.progress.end();
     context.world.on_root([&] {
         const Results results(*catalogue, queries, found);
-        const nlohmann::json all = {{"pool", pool}, {"neighbours", o.neighbours}, {"queries", results.queries}};
+        const nlohmann::json all = {
+            {"pool", pool}, {"neighbours", o.neighbours}, {"queries", results.queries}};
         store::publish_text(output.path() + "/results.csv", results.csv);
         store::publish_text(output.path() + "/results.json", all.dump(1) + "\n");
     });
-    output.publish({{"kind", "search"}, {"queries", queries.size()}, {"pool", pool}}, {"results.csv", "results.json"});
+    output.publish({{"kind", "search"}, {"queries", queries.size()}, {"pool", pool}},
+                   {"results.csv", "results.json"});
     log::info("{} queries among {} galaxies, in {} modes", queries.size(), pool, modes.size());
     context.print(output.path());
 }
@@ -318,5 +335,6 @@ void search(const Options& o, stage::Context& context)
 
 int main(int argc, char** argv)
 {
-    return astroclip::stage::run<astroclip::Options>(argc, argv, astroclip::description, astroclip::bind, astroclip::search);
+    return astroclip::stage::run<astroclip::Options>(argc, argv, astroclip::description, astroclip::bind,
+                                                     astroclip::search);
 }

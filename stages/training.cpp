@@ -55,7 +55,9 @@ const std::string& required(const std::string& option, const std::string& path)
 std::unique_ptr<data::Galaxies> open_galaxies(const Context& context, const data::Stores& stores)
 {
     std::unique_ptr<data::Galaxies> galaxies;
-    context.world.together([&] { galaxies = std::make_unique<data::Galaxies>(stores); });
+    // Without pairs the split is what match makes by default.
+    const data::SplitRule split{.seed = context.run.seed};
+    context.world.together([&] { galaxies = std::make_unique<data::Galaxies>(stores, split); });
     return galaxies;
 }
 

@@ -54,10 +54,12 @@ struct Findings {
 
 std::string text_of(const std::string& unit) { return unit.empty() ? "-" : unit; }
 
-void check_attribute(hid_t object, const std::string& name, const std::string& expected, const std::string& where)
+void check_attribute(hid_t object, const std::string& name, const std::string& expected,
+                     const std::string& where)
 {
     if (const auto found = hdf5::read_text_attribute(object, name); found != expected) {
-        throw DataError(where, fmt::format("attribute '{}' is '{}', the schema says '{}'", name, found, expected));
+        throw DataError(where,
+                        fmt::format("attribute '{}' is '{}', the schema says '{}'", name, found, expected));
     }
 }
 
@@ -81,11 +83,13 @@ void check_datasets(hid_t file, const store::Schema& schema, std::int64_t rows, 
         const auto dataset = hdf5::open_dataset(file, axis.name, path);
         check_attribute(dataset, "unit", axis.unit, path);
         if (hdf5::dims(dataset) != std::vector<std::uint64_t>{axis.values.size()}) {
-            throw DataError(path, fmt::format("axis '{}' has another length than the manifest says", axis.name));
+            throw DataError(path,
+                            fmt::format("axis '{}' has another length than the manifest says", axis.name));
         }
     }
     for (const auto& name : hdf5::dataset_names(file)) {
-        const auto is_axis = std::any_of(schema.axes.begin(), schema.axes.end(), [&](const auto& a) { return a.name == name; });
+        const auto is_axis = std::any_of(schema.axes.begin(), schema.axes.end(),
+                                         [&](const auto& a) { return a.name == name; });
         if (!schema.has(name) && !is_axis) {
             throw DataError(path, fmt::format("has a dataset '{}' that the schema does not know", name));
         }
@@ -100,7 +104,8 @@ void check_positions(const store::Reader& reader)
     const auto ra = reader.column<double>("ra"), dec = reader.column<double>("dec");
     for (std::size_t i = 0; i < ra.size(); ++i) {
         if (!(ra[i] >= 0 && ra[i] < 360 && std::abs(dec[i]) <= 90)) {
-            throw DataError(reader.path(), fmt::format("row {} has the position ra {}, dec {}", i, ra[i], dec[i]));
+            throw DataError(reader.path(),
+                            fmt::format("row {} has the position ra {}, dec {}", i, ra[i], dec[i]));
         }
     }
 }
@@ -126,8 +131,8 @@ void check_embedding(const store::Reader& reader, const std::string& modality)
             const double expected = has[first + i] ? 1 : 0;
             // float32 rounding of a few thousand terms stays far below 1e-3.
             if (!(std::abs(std::sqrt(square) - expected) < 1e-3)) {
-                throw DataError(reader.path(), fmt::format("{} of row {} has length {}, {} expected", name, first + i,
-                                                           std::sqrt(square), expected));
+                throw DataError(reader.path(), fmt::format("{} of row {} has length {}, {} expected", name,
+                                                           first + i, std::sqrt(square), expected));
             }
         }
     }
@@ -158,13 +163,15 @@ void check_rejects(const store::Reader& reader)
         reasons[reason] = {{"selection", counts.first}, {"damage", counts.second}};
     }
     if (reasons != content.at("rejects").at("reasons")) {
-        throw DataError(reader.path(), fmt::format("its parts hold the rejects {}, its manifest says {}", reasons.dump(),
-                                                   content.at("rejects").at("reasons").dump()));
+        throw DataError(reader.path(),
+                        fmt::format("its parts hold the rejects {}, its manifest says {}", reasons.dump(),
+                                    content.at("rejects").at("reasons").dump()));
     }
     const std::int64_t planned = content.at("plan").at("objects");
     if (reader.rows() + static_cast<std::int64_t>(rejects.size()) != planned) {
-        throw DataError(reader.path(), fmt::format("{} rows and {} rejects are not the {} objects of the plan", reader.rows(),
-                                                   rejects.size(), planned));
+        throw DataError(reader.path(),
+                        fmt::format("{} rows and {} rejects are not the {} objects of the plan",
+                                    reader.rows(), rejects.size(), planned));
     }
 }
 
@@ -179,7 +186,8 @@ void for_each_part(const store::Reader& reader, Visit visit)
     }
 }
 
-// Small columns whole, large ones at the first and last row of every part: the index and the parts must agree.
+// Small columns whole, large ones at the first and last row of every part: the index and the parts must
+// agree.
 void check_index(const store::Reader& reader)
 {
     const auto path = reader.path() + "/index.h5";
@@ -198,7 +206,8 @@ void check_index(const store::Reader& reader)
                 store::read_bytes(dataset, column, at, count, here.data(), part_path);
                 store::read_bytes(linked, column, first + at, count, there.data(), path);
                 if (here != there) {
-                    throw DataError(path, fmt::format("column '{}' differs from {} near row {}", column.name, part_path, at));
+                    throw DataError(path, fmt::format("column '{}' differs from {} near row {}", column.name,
+                                                      part_path, at));
                 }
             }
         });
@@ -265,12 +274,15 @@ Findings check(const std::string& path)
 void print_text(const Findings& findings)
 {
     const auto& s = findings.summary;
-    const auto line = [](const std::string& name, const std::string& value) { fmt::print("{:<22}{}\n", name, value); };
+    const auto line = [](const std::string& name, const std::string& value) {
+        fmt::print("{:<22}{}\n", name, value);
+    };
     line("path", s.at("path"));
     if (s.contains("bytes")) {
         line("kind", s.at("kind"));
         line("made by", fmt::format("astroclip-{}, {} ({}), {}", s["stage"].get<std::string>(),
-                                    s["run"].value("version", ""), s["run"].value("revision", ""), s["run"].value("utc", "")));
+                                    s["run"].value("version", ""), s["run"].value("revision", ""),
+                                    s["run"].value("utc", "")));
         line("files", fmt::format("{}, {:.3f} MB", s["files"].get<int>(), s["bytes"].get<double>() / 1e6));
         line("content", s.at("content_id"));
         for (const auto& [name, id] : s.at("inputs").items()) {
@@ -278,18 +290,23 @@ void print_text(const Findings& findings)
         }
     }
     if (s.contains("columns")) {
-        line("rows", fmt::format("{} in {} parts, of {} planned objects", s["rows"].get<std::int64_t>(), s["parts"].get<int>(),
-                                 s["planned_objects"].get<std::int64_t>()));
+        line("rows", fmt::format("{} in {} parts, of {} planned objects", s["rows"].get<std::int64_t>(),
+                                 s["parts"].get<int>(), s["planned_objects"].get<std::int64_t>()));
         line("rejects", fmt::format("{} ({} selection, {} damage)", s["rejects"]["total"].get<std::int64_t>(),
-                                    s["rejects"]["selection"].get<std::int64_t>(), s["rejects"]["damage"].get<std::int64_t>()));
+                                    s["rejects"]["selection"].get<std::int64_t>(),
+                                    s["rejects"]["damage"].get<std::int64_t>()));
         for (const auto& [reason, kinds] : s["rejects"]["reasons"].items()) {
-            line("", fmt::format("{} {}", kinds["selection"].get<std::int64_t>() + kinds["damage"].get<std::int64_t>(), reason));
+            line("", fmt::format("{} {}",
+                                 kinds["selection"].get<std::int64_t>() + kinds["damage"].get<std::int64_t>(),
+                                 reason));
         }
         fmt::print("\n{:<26}{:<9}{:<16}{:<34}{}\n", "column", "type", "shape", "unit", "description");
         for (const auto& c : s["columns"]) {
-            fmt::print("{:<26}{:<9}{:<16}{:<34}{}\n", c["name"].get<std::string>(), c["type"].get<std::string>(),
-                       c["shape"].empty() ? "-" : fmt::format("{}", fmt::join(c["shape"].get<std::vector<int>>(), " x ")),
-                       text_of(c["unit"]), c["description"].get<std::string>());
+            fmt::print(
+                "{:<26}{:<9}{:<16}{:<34}{}\n", c["name"].get<std::string>(), c["type"].get<std::string>(),
+                c["shape"].empty() ? "-"
+                                   : fmt::format("{}", fmt::join(c["shape"].get<std::vector<int>>(), " x ")),
+                text_of(c["unit"]), c["description"].get<std::string>());
         }
         fmt::print("\n");
     }
@@ -299,11 +316,14 @@ void print_text(const Findings& findings)
 const char* const usage =
     "astroclip-check STORE: is this output complete, undamaged, and what its manifest says?\n\n"
     "Usage: astroclip-check [options] STORE\n\n"
-    "STORE is a folder that a stage published: a store (images, spectra, pairs, embeddings, ...) or a model.\n"
-    "Compares the hashes of all files, the datasets with the schema, the index with the parts, and the rows and\n"
+    "STORE is a folder that a stage published: a store (images, spectra, pairs, embeddings, ...) or a "
+    "model.\n"
+    "Compares the hashes of all files, the datasets with the schema, the index with the parts, and the rows "
+    "and\n"
     "rejects with the plan; object_id must be unique.\n\n";
 const char* const examples =
-    "\nExit status: 0 valid, 64 usage, 65 damaged or not what its manifest says, 66 not there or not complete.\n\n"
+    "\nExit status: 0 valid, 64 usage, 65 damaged or not what its manifest says, 66 not there or not "
+    "complete.\n\n"
     "Examples:\n"
     "  astroclip-check /scratch/run7/embeddings\n"
     "  astroclip-check --digest /scratch/run7/spectra    # equal for bit-identical contents\n";
@@ -322,7 +342,8 @@ int run(int argc, char** argv)
     po::variables_map values;
     try {
         constexpr auto style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
-        po::store(po::command_line_parser(argc, argv).options(all).positional(positional).style(style).run(), values);
+        po::store(po::command_line_parser(argc, argv).options(all).positional(positional).style(style).run(),
+                  values);
         po::notify(values);
     } catch (const po::error& error) {
         throw ConfigError(fmt::format("{}; astroclip-check --help lists the options", error.what()));

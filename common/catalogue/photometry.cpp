@@ -10,7 +10,8 @@
 namespace astroclip::catalogue {
 namespace {
 
-// Feet and shoulders of each band, Angstrom (half-power points of the DECam filters, with edges of 200 Angstrom).
+// Feet and shoulders of each band, Angstrom (half-power points of the DECam filters, with edges of 200
+// Angstrom).
 struct Trapezium {
     double foot, shoulder, other_shoulder, other_foot;
     double operator()(double wavelength) const
@@ -20,7 +21,8 @@ struct Trapezium {
         return std::clamp(std::min(rise, fall), 0.0, 1.0);
     }
 };
-constexpr std::array<Trapezium, 3> bands{{{3900, 4100, 5380, 5580}, {5580, 5780, 7060, 7260}, {8380, 8580, 9900, 10100}}};
+constexpr std::array<Trapezium, 3> bands{
+    {{3900, 4100, 5380, 5580}, {5580, 5780, 7060, 7260}, {8380, 8580, 9900, 10100}}};
 
 constexpr double light_speed_angstrom = 2.99792458e18;  // Angstrom/s
 constexpr double nanomaggy = 3.631e-29;                 // erg s-1 cm-2 Hz-1
@@ -37,14 +39,16 @@ at::Tensor column_medians(const at::Tensor& values) { return std::get<0>(values.
 
 }  // namespace
 
-at::Tensor synthetic_flux(const at::Tensor& flux, const at::Tensor& ivar, const std::vector<double>& wavelength)
+at::Tensor synthetic_flux(const at::Tensor& flux, const at::Tensor& ivar,
+                          const std::vector<double>& wavelength)
 {
     const auto bins = static_cast<std::int64_t>(wavelength.size());
     const auto response = at::zeros({3, bins}, at::kDouble);
     auto weights = response.accessor<double, 2>();
     for (std::int64_t band = 0; band < 3; ++band) {
         for (std::int64_t bin = 0; bin < bins; ++bin) {
-            weights[band][bin] = bands[static_cast<std::size_t>(band)](wavelength[static_cast<std::size_t>(bin)]);
+            weights[band][bin] =
+                bands[static_cast<std::size_t>(band)](wavelength[static_cast<std::size_t>(bin)]);
         }
     }
     const auto lambda = at::tensor(wavelength, at::kDouble);
@@ -75,9 +79,11 @@ std::vector<std::int64_t> photometric_places(const comm::World& world, const at:
     const auto asked = ((colours(queries) - scale.offset) / scale.spread).contiguous();
     const auto known = (colours(catalogue) / scale.spread).contiguous();
     std::vector<std::int64_t> places;
-    for (auto query = count * world.rank() / world.size(); query < count * (world.rank() + 1) / world.size(); ++query) {
+    for (auto query = count * world.rank() / world.size(); query < count * (world.rank() + 1) / world.size();
+         ++query) {
         // What lacks a magnitude comes last.
-        const auto distance = (known - asked[query]).square().sum(1).nan_to_num(std::numeric_limits<double>::infinity());
+        const auto distance =
+            (known - asked[query]).square().sum(1).nan_to_num(std::numeric_limits<double>::infinity());
         const auto* d = distance.data_ptr<double>();
         std::int64_t place = 1;
         for (std::int64_t row = 0; row < count; ++row) {

@@ -2,12 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <utility>
 #include <fmt/ranges.h>
+#include <utility>
 
+#include <unistd.h>
 #include <cerrno>
 #include <cstring>
-#include <unistd.h>
 
 #include "core/error.hpp"
 
@@ -47,9 +47,9 @@ Handle text_type()
 void write_scalar(hid_t location, const std::string& name, hid_t type, const void* value)
 {
     const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
-    const Handle attribute(
-        checked(H5Acreate2(location, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), name, "create attribute"),
-        H5Aclose);
+    const Handle attribute(checked(H5Acreate2(location, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT),
+                                   name, "create attribute"),
+                           H5Aclose);
     checked(H5Awrite(attribute, type, value), name, "write attribute");
 }
 
@@ -118,7 +118,8 @@ Handle open_file(const std::string& path)
 Handle open_dataset(hid_t file, const std::string& name, const std::string& path)
 {
     if (!has_link(file, name)) {
-        throw DataError(path, fmt::format("has no dataset '{}'; there are: {}", name, fmt::join(dataset_names(file), ", ")));
+        throw DataError(path, fmt::format("has no dataset '{}'; there are: {}", name,
+                                          fmt::join(dataset_names(file), ", ")));
     }
     const hid_t dataset = H5Dopen2(file, name.c_str(), H5P_DEFAULT);
     if (dataset < 0) {
@@ -189,19 +190,21 @@ void read_rows(hid_t dataset, std::uint64_t first, std::uint64_t count, T* out, 
 {
     const auto sizes = dims(dataset);
     if (sizes.empty() || first + count > sizes[0]) {
-        throw DataError(path, fmt::format("dataset '{}' has {} rows; rows {} to {} were asked for", name_of(dataset),
-                                          sizes.empty() ? 0 : sizes[0], first, first + count));
+        throw DataError(
+            path, fmt::format("dataset '{}' has {} rows; rows {} to {} were asked for", name_of(dataset),
+                              sizes.empty() ? 0 : sizes[0], first, first + count));
     }
     std::vector<hsize_t> start(sizes.size(), 0), extent(sizes.begin(), sizes.end());
     start[0] = first;
     extent[0] = count;
     const auto file_space = space_of(dataset, path);
-    const Handle memory_space(H5Screate_simple(static_cast<int>(extent.size()), extent.data(), nullptr), H5Sclose);
-    checked(H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start.data(), nullptr, extent.data(), nullptr), path,
-            "select rows");
+    const Handle memory_space(H5Screate_simple(static_cast<int>(extent.size()), extent.data(), nullptr),
+                              H5Sclose);
+    checked(H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start.data(), nullptr, extent.data(), nullptr),
+            path, "select rows");
     if (H5Dread(dataset, memory_type<T>(), memory_space, file_space, H5P_DEFAULT, out) < 0) {
-        throw DataError(path, fmt::format("dataset '{}', rows {} to {}, cannot be read: {}", name_of(dataset), first,
-                                          first + count, last_error()));
+        throw DataError(path, fmt::format("dataset '{}', rows {} to {}, cannot be read: {}", name_of(dataset),
+                                          first, first + count, last_error()));
     }
 }
 
@@ -273,7 +276,8 @@ std::string read_text_attribute(hid_t location, const std::string& name)
     if (H5Aexists(location, name.c_str()) <= 0) {
         return "";
     }
-    const Handle attribute(checked(H5Aopen(location, name.c_str(), H5P_DEFAULT), name, "open attribute"), H5Aclose);
+    const Handle attribute(checked(H5Aopen(location, name.c_str(), H5P_DEFAULT), name, "open attribute"),
+                           H5Aclose);
     const Handle type(H5Aget_type(attribute), H5Tclose);
     const Handle space(H5Aget_space(attribute), H5Sclose);
     if (H5Tget_class(type) != H5T_STRING || H5Sget_simple_extent_npoints(space) != 1) {

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-// HDF5 handles that close themselves, with its errors as ours. Its C API stays visible: `H5Dread(dataset, …)` works.
-// HDF5 of Debian is not thread-safe: one thread a rank calls it.
+// HDF5 handles that close themselves, with its errors as ours. Its C API stays visible: `H5Dread(dataset, …)`
+// works. HDF5 of Debian is not thread-safe: one thread a rank calls it.
 namespace astroclip::hdf5 {
 
 class Handle {
@@ -30,15 +30,17 @@ void silence();
 // The innermost message of HDF5's error stack, for our messages.
 std::string last_error();
 
-// Read-only, serial driver, file locking best-effort; a file that cannot be opened is MissingInput or DataError.
+// Read-only, serial driver, file locking best-effort; a file that cannot be opened is MissingInput or
+// DataError.
 Handle open_file(const std::string& path);
-Handle open_dataset(hid_t file, const std::string& name, const std::string& path);  // DataError with what is there
+Handle open_dataset(hid_t file, const std::string& name,
+                    const std::string& path);  // DataError with what is there
 bool has_link(hid_t location, const std::string& name);
 std::vector<std::string> dataset_names(hid_t location);
 std::vector<std::uint64_t> dims(hid_t dataset);
 
-// Whole dataset or rows [first, first + count) of it, converted by HDF5 to T (float, double, int8/16/32/64, uint8/32/64).
-// DataError names file, dataset and rows, for a damaged chunk (Fletcher32) too.
+// Whole dataset or rows [first, first + count) of it, converted by HDF5 to T (float, double, int8/16/32/64,
+// uint8/32/64). DataError names file, dataset and rows, for a damaged chunk (Fletcher32) too.
 template <typename T>
 std::vector<T> read(hid_t dataset, const std::string& path);
 template <typename T>
@@ -53,7 +55,8 @@ void write_attribute(hid_t location, const std::string& name, double value);
 void write_attribute(hid_t location, const std::string& name, std::int64_t value);
 std::string read_text_attribute(hid_t location, const std::string& name);  // "" if absent
 
-// Throws IoError naming `path` and `action` with HDF5's message if `result` is negative; returns it otherwise.
+// Throws IoError naming `path` and `action` with HDF5's message if `result` is negative; returns it
+// otherwise.
 hid_t checked(hid_t result, const std::string& path, const char* action);
 
 }  // namespace astroclip::hdf5

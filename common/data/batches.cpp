@@ -10,37 +10,12 @@
 #include <optional>
 
 #include "core/error.hpp"
+#include "data/rows.hpp"
 #include "store/reader.hpp"
 #include "survey/split.hpp"
 
 namespace astroclip::data {
 namespace {
-
-// One place of a batch and the row of a store that belongs there.
-struct Place {
-    std::int64_t row, at;
-};
-
-// Fills out[at] with row `row` of `flux`, reading neighbouring rows together.
-void read_places(const store::Reader& reader, std::vector<Place> places, std::int64_t row_items, float* out)
-{
-    std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) { return a.row < b.row; });
-    std::vector<float> run;
-    for (std::size_t first = 0; first < places.size();) {
-        auto last = first + 1;
-        while (last < places.size() && places[last].row == places[last - 1].row + 1) {
-            ++last;
-        }
-        const auto rows = static_cast<std::int64_t>(last - first);
-        run.resize(static_cast<std::size_t>(rows * row_items));
-        reader.read("flux", places[first].row, rows, run.data());
-        for (auto i = first; i < last; ++i) {
-            const auto* row = run.data() + static_cast<std::int64_t>(i - first) * row_items;
-            std::copy(row, row + row_items, out + places[i].at * row_items);
-        }
-        first = last;
-    }
-}
 
 std::vector<std::int64_t> flux_shape(const store::Reader& reader)
 {
@@ -48,21 +23,18 @@ std::vector<std::int64_t> flux_shape(const store::Reader& reader)
     return {shape.begin(), shape.end()};
 }
 
+// In the order of `rows`, read in the order of the store, so that neighbours are read together.
 at::Tensor read_flux(const store::Reader& reader, const std::vector<std::int64_t>& rows, std::vector<std::uint8_t>& has)
 {
-    auto shape = flux_shape(reader);
-    const auto row_items = std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
-    shape.insert(shape.begin(), static_cast<std::int64_t>(rows.size()));
-    auto flux = at::zeros(shape, at::kFloat);
-    std::vector<Place> places;
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-        has.push_back(rows[i] >= 0);
-        if (rows[i] >= 0) {
-            places.push_back({rows[i], static_cast<std::int64_t>(i)});
-        }
+    auto sorted = rows;
+    std::sort(sorted.begin(), sorted.end());
+    std::vector<std::int64_t> places;
+    for (const auto row : rows) {
+        has.push_back(row >= 0);
+        places.push_back(std::lower_bound(sorted.begin(), sorted.end(), row) - sorted.begin());
     }
-    read_places(reader, std::move(places), row_items, flux.mutable_data_ptr<float>());
-    return flux;
+    const auto flux = read_rows(reader, "flux", sorted);
+    return sorted == rows ? flux : flux.index_select(0, at::tensor(places, at::kLong));
 }
 
 // What a store of pairs says of how it was made: the stores whose rows it numbers, the seed and fraction of its split.

@@ -23,7 +23,8 @@ void for_each_run(std::span<const std::int64_t> rows, const Read& read)
 
 }  // namespace
 
-at::Tensor read_rows(const store::Reader& reader, const std::string& column, std::span<const std::int64_t> rows)
+at::Tensor read_rows(const store::Reader& reader, const std::string& column,
+                     std::span<const std::int64_t> rows)
 {
     const auto& of = reader.schema().column(column);
     std::vector<std::int64_t> sizes{static_cast<std::int64_t>(rows.size())};
@@ -36,8 +37,8 @@ at::Tensor read_rows(const store::Reader& reader, const std::string& column, std
 }
 
 template <typename T>
-std::vector<T> read_scalars(const store::Reader& reader, const std::string& column, std::span<const std::int64_t> rows,
-                            T fill)
+std::vector<T> read_scalars(const store::Reader& reader, const std::string& column,
+                            std::span<const std::int64_t> rows, T fill)
 {
     std::vector<T> values(rows.size(), fill);
     for_each_run(rows, [&](std::size_t place, std::int64_t first, std::int64_t count) {
@@ -46,8 +47,9 @@ std::vector<T> read_scalars(const store::Reader& reader, const std::string& colu
     return values;
 }
 
-template std::vector<double> read_scalars(const store::Reader&, const std::string&, std::span<const std::int64_t>, double);
-template std::vector<std::int64_t> read_scalars(const store::Reader&, const std::string&, std::span<const std::int64_t>,
-                                                std::int64_t);
+template std::vector<double> read_scalars(const store::Reader&, const std::string&,
+                                          std::span<const std::int64_t>, double);
+template std::vector<std::int64_t> read_scalars(const store::Reader&, const std::string&,
+                                                std::span<const std::int64_t>, std::int64_t);
 
 }  // namespace astroclip::data

@@ -13,11 +13,12 @@
 namespace astroclip::data {
 
 // In the order of `rows`; a row -1 gives zeros. -> [rows, shape of the column] float32
-at::Tensor read_rows(const store::Reader& reader, const std::string& column, std::span<const std::int64_t> rows);
+at::Tensor read_rows(const store::Reader& reader, const std::string& column,
+                     std::span<const std::int64_t> rows);
 
 // The same for a column of scalars; a row -1 gives `fill`. T: double, int64.
 template <typename T>
-std::vector<T> read_scalars(const store::Reader& reader, const std::string& column, std::span<const std::int64_t> rows,
-                            T fill);
+std::vector<T> read_scalars(const store::Reader& reader, const std::string& column,
+                            std::span<const std::int64_t> rows, T fill);
 
 }  // namespace astroclip::data

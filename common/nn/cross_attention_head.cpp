@@ -80,7 +80,7 @@ private:
     }
 
     at::Tensor packed_, query_, key_, value_, bias_;
-    mutable Linear out_{nullptr};
+    Linear out_{nullptr};
 };
 
 CrossAttentionImpl::CrossAttentionImpl(std::int64_t token_width, const HeadConfig& config)
@@ -96,7 +96,7 @@ CrossAttentionImpl::CrossAttentionImpl(std::int64_t token_width, const HeadConfi
     norm_ = register_module("layernorm", LayerNorm(width, 1e-5));
 }
 
-at::Tensor CrossAttentionImpl::forward(const at::Tensor& tokens, const Dropout* dropout)
+at::Tensor CrossAttentionImpl::forward(const at::Tensor& tokens, const Dropout* dropout) const
 {
     auto x = attention_->attend(query_, tokens, heads_);
     if (dropout != nullptr) x = dropout->apply(x, dropout_, "cross_attention");
@@ -113,7 +113,7 @@ AlignmentHeadImpl::AlignmentHeadImpl(std::int64_t token_width, const HeadConfig&
                           Mlp(width, 4 * width, MlpImpl::Names{}, MlpImpl::Starts{in, in, hidden, hidden}));
 }
 
-at::Tensor AlignmentHeadImpl::forward(const at::Tensor& tokens, const Dropout* dropout)
+at::Tensor AlignmentHeadImpl::forward(const at::Tensor& tokens, const Dropout* dropout) const
 {
     const auto x = cross_attention->forward(tokens, dropout);
     auto z = mlp->forward(x);

@@ -21,7 +21,7 @@ void bind(config::Section options, HeadConfig& config);
 class CrossAttentionImpl : public Layer {
 public:
     CrossAttentionImpl(std::int64_t token_width, const HeadConfig& config);
-    at::Tensor forward(const at::Tensor& tokens, const Dropout* dropout = nullptr);
+    at::Tensor forward(const at::Tensor& tokens, const Dropout* dropout = nullptr) const;
 
 private:
     class Projections;
@@ -39,7 +39,8 @@ class AlignmentHeadImpl : public torch::nn::Module {
 public:
     AlignmentHeadImpl(std::int64_t token_width, const HeadConfig& config, bool residual);
 
-    at::Tensor forward(const at::Tensor& tokens, const Dropout* dropout = nullptr);  // [B, N, D] -> [B, E]
+    at::Tensor forward(const at::Tensor& tokens,
+                       const Dropout* dropout = nullptr) const;  // [B, N, D] -> [B, E]
     CrossAttention cross_attention{nullptr};
     Mlp mlp{nullptr};
 

@@ -36,7 +36,7 @@ DinoHeadImpl::DinoHeadImpl(std::int64_t width, const DinoHeadConfig& config)
                                     framework_default(config.bottleneck));
 }
 
-at::Tensor DinoHeadImpl::forward(const at::Tensor& x)
+at::Tensor DinoHeadImpl::forward(const at::Tensor& x) const
 {
     auto y = mlp_.front()->forward(x);
     for (std::size_t i = 1; i < mlp_.size(); ++i) {

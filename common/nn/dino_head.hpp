@@ -20,7 +20,7 @@ void bind(config::Section options, DinoHeadConfig& config);
 class DinoHeadImpl : public Layer {
 public:
     DinoHeadImpl(std::int64_t width, const DinoHeadConfig& config);
-    at::Tensor forward(const at::Tensor& x);
+    at::Tensor forward(const at::Tensor& x) const;
 
 private:
     std::vector<Linear> mlp_;

@@ -173,7 +173,7 @@ ImageEncoderImpl::ImageEncoderImpl(const ViTConfig& vit, const HeadConfig& confi
     register_module("mlp", head->mlp);
 }
 
-at::Tensor ImageEncoderImpl::forward(const at::Tensor& images, const Dropout* dropout)
+at::Tensor ImageEncoderImpl::forward(const at::Tensor& images, const Dropout* dropout) const
 {
     return head->forward(backbone->tokens_without_position(images), dropout);
 }
@@ -186,7 +186,7 @@ SpectrumEncoderImpl::SpectrumEncoderImpl(const SpecFormerConfig& specformer, con
     register_module("mlp", head->mlp);
 }
 
-at::Tensor SpectrumEncoderImpl::forward(const at::Tensor& tokens, const Dropout* dropout)
+at::Tensor SpectrumEncoderImpl::forward(const at::Tensor& tokens, const Dropout* dropout) const
 {
     return head->forward(backbone->forward(tokens), dropout);
 }

@@ -17,7 +17,7 @@ class ImageEncoderImpl : public torch::nn::Module {
 public:
     ImageEncoderImpl(const ViTConfig& backbone, const HeadConfig& head);
     at::Tensor forward(const at::Tensor& images,
-                       const Dropout* dropout = nullptr);  // [B, 3, S, S] -> z [B, E]
+                       const Dropout* dropout = nullptr) const;  // [B, 3, S, S] -> z [B, E]
 
     VisionTransformer backbone{nullptr};
     AlignmentHead head{nullptr};  // reads backbone->tokens_without_position(images)
@@ -28,7 +28,8 @@ TORCH_MODULE(ImageEncoder);
 class SpectrumEncoderImpl : public torch::nn::Module {
 public:
     SpectrumEncoderImpl(const SpecFormerConfig& backbone, const HeadConfig& head);
-    at::Tensor forward(const at::Tensor& tokens, const Dropout* dropout = nullptr);  // [B, T, 22] -> z [B, E]
+    at::Tensor forward(const at::Tensor& tokens,
+                       const Dropout* dropout = nullptr) const;  // [B, T, 22] -> z [B, E]
 
     SpecFormer backbone{nullptr};
     AlignmentHead head{nullptr};  // reads backbone->forward(tokens)
@@ -82,7 +83,8 @@ inline constexpr std::int64_t compute_batch = 32;
 // token, a SpecFormer the mean of its tokens. Throws DataError if the file holds no known model.
 std::unique_ptr<Embedder> load_embedder(const std::string& path, at::Device device);
 
-// The same networks before any training: their shapes from the file's metadata, their parameters drawn from the seed.
+// The same networks before any training: their shapes from the file's metadata, their parameters drawn from
+// the seed.
 std::unique_ptr<Embedder> untrained_embedder(const std::string& path, std::uint64_t seed, at::Device device);
 
 }  // namespace astroclip::nn

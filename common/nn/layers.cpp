@@ -90,7 +90,10 @@ MlpImpl::MlpImpl(std::int64_t width, std::int64_t hidden, const Names& names, co
         register_module(names.contract, Linear(hidden, width, starts.contract_weight, starts.contract_bias));
 }
 
-at::Tensor MlpImpl::forward(const at::Tensor& x) { return contract_->forward(at::gelu(expand_->forward(x))); }
+at::Tensor MlpImpl::forward(const at::Tensor& x) const
+{
+    return contract_->forward(at::gelu(expand_->forward(x)));
+}
 
 at::Tensor Dropout::apply(const at::Tensor& x, double rate, std::string_view layer) const
 {

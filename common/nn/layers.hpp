@@ -81,7 +81,7 @@ public:
         Start expand_weight, expand_bias, contract_weight, contract_bias;
     };
     MlpImpl(std::int64_t width, std::int64_t hidden, const Names& names, const Starts& starts);
-    at::Tensor forward(const at::Tensor& x);
+    at::Tensor forward(const at::Tensor& x) const;
 
 private:
     Linear expand_{nullptr}, contract_{nullptr};

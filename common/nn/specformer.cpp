@@ -51,7 +51,7 @@ SpecFormerImpl::SpecFormerImpl(const SpecFormerConfig& config) : config_(config)
     head_ = register_module("head", Linear(width, token_dim, embedding, Start::constant(0)));
 }
 
-at::Tensor SpecFormerImpl::forward(const at::Tensor& tokens)
+at::Tensor SpecFormerImpl::forward(const at::Tensor& tokens) const
 {
     const auto length = tokens.size(1);
     if (length > config_.max_tokens || tokens.size(2) != config_.token_dim) {
@@ -60,14 +60,20 @@ at::Tensor SpecFormerImpl::forward(const at::Tensor& tokens)
                                     tokens.size(2), config_.max_tokens, config_.token_dim));
     }
     auto x = embed_->forward(tokens) + position_.narrow(0, 0, length);
-    for (auto& block : blocks_) {
+    for (const auto& block : blocks_) {
         x = block->forward(x);
     }
     return norm_->forward(x);
 }
 
-at::Tensor SpecFormerImpl::predict_tokens(const at::Tensor& embedding) { return head_->forward(embedding); }
+at::Tensor SpecFormerImpl::predict_tokens(const at::Tensor& embedding) const
+{
+    return head_->forward(embedding);
+}
 
-at::Tensor SpecFormerImpl::reconstruct(const at::Tensor& tokens) { return predict_tokens(forward(tokens)); }
+at::Tensor SpecFormerImpl::reconstruct(const at::Tensor& tokens) const
+{
+    return predict_tokens(forward(tokens));
+}
 
 }  // namespace astroclip::nn

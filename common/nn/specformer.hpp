@@ -25,10 +25,10 @@ class SpecFormerImpl : public Layer {
 public:
     explicit SpecFormerImpl(const SpecFormerConfig& config);
 
-    at::Tensor forward(const at::Tensor& tokens);      // -> [B, N, width], after the final LayerNorm
-    at::Tensor reconstruct(const at::Tensor& tokens);  // -> [B, N, token_dim]
-    at::Tensor predict_tokens(
-        const at::Tensor& embedding);  // the head alone: [B, N, width] -> [B, N, token_dim]
+    at::Tensor forward(const at::Tensor& tokens) const;      // -> [B, N, width], after the final LayerNorm
+    at::Tensor reconstruct(const at::Tensor& tokens) const;  // -> [B, N, token_dim]
+    // The head alone: [B, N, width] -> [B, N, token_dim].
+    at::Tensor predict_tokens(const at::Tensor& embedding) const;
 
     const SpecFormerConfig& config() const { return config_; }
 

@@ -54,19 +54,20 @@ TransformerBlockImpl::TransformerBlockImpl(const BlockConfig& config) : heads_(c
     if (config.layer_scale) scale2_ = layer_scale(names.scale2);
 }
 
-at::Tensor TransformerBlockImpl::attention_branch(const at::Tensor& x)
+at::Tensor TransformerBlockImpl::attention_branch(const at::Tensor& x) const
 {
     const auto y = projection_->forward(self_attention(qkv_->forward(norm1_->forward(x)), heads_));
     return scale1_.defined() ? y * scale1_ : y;
 }
 
-at::Tensor TransformerBlockImpl::mlp_branch(const at::Tensor& x)
+at::Tensor TransformerBlockImpl::mlp_branch(const at::Tensor& x) const
 {
     const auto y = mlp_->forward(norm2_->forward(x));
     return scale2_.defined() ? y * scale2_ : y;
 }
 
-at::Tensor TransformerBlockImpl::forward(const at::Tensor& x, const Subset& attention, const Subset& mlp)
+at::Tensor TransformerBlockImpl::forward(const at::Tensor& x, const Subset& attention,
+                                         const Subset& mlp) const
 {
     const auto y =
         add_branch(x, attention, [this](const at::Tensor& rows) { return attention_branch(rows); });

@@ -43,12 +43,12 @@ at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads);
 class TransformerBlockImpl : public torch::nn::Module {
 public:
     explicit TransformerBlockImpl(const BlockConfig& config);
-    at::Tensor forward(const at::Tensor& x) { return forward(x, {}, {}); }
-    at::Tensor forward(const at::Tensor& x, const Subset& attention, const Subset& mlp);
+    at::Tensor forward(const at::Tensor& x) const { return forward(x, {}, {}); }
+    at::Tensor forward(const at::Tensor& x, const Subset& attention, const Subset& mlp) const;
 
 private:
-    at::Tensor attention_branch(const at::Tensor& x);
-    at::Tensor mlp_branch(const at::Tensor& x);
+    at::Tensor attention_branch(const at::Tensor& x) const;
+    at::Tensor mlp_branch(const at::Tensor& x) const;
 
     std::int64_t heads_;
     LayerNorm norm1_{nullptr}, norm2_{nullptr};

@@ -102,7 +102,7 @@ VisionTransformerImpl::VisionTransformerImpl(const ViTConfig& config) : config_(
     norm_ = register_module("norm", LayerNorm(width, 1e-6));
 }
 
-at::Tensor VisionTransformerImpl::embed_patches(const at::Tensor& images)
+at::Tensor VisionTransformerImpl::embed_patches(const at::Tensor& images) const
 {
     const std::int64_t patch = config_.patch_size;
     if (images.dim() != 4 || images.size(1) != 3 || images.size(2) % patch != 0 ||
@@ -134,7 +134,7 @@ at::Tensor VisionTransformerImpl::position_table(std::int64_t rows, std::int64_t
     return at::cat({table.narrow(1, 0, 1), flat}, 1).to(pos_embed_.scalar_type());
 }
 
-at::Tensor VisionTransformerImpl::input_tokens(const at::Tensor& images, const at::Tensor& mask)
+at::Tensor VisionTransformerImpl::input_tokens(const at::Tensor& images, const at::Tensor& mask) const
 {
     auto patches = embed_patches(images);
     if (mask.defined()) {
@@ -146,7 +146,7 @@ at::Tensor VisionTransformerImpl::input_tokens(const at::Tensor& images, const a
     return at::cat({cls, patches}, 1) + table;
 }
 
-at::Tensor VisionTransformerImpl::run_blocks(at::Tensor x, const StochasticDepth& depth)
+at::Tensor VisionTransformerImpl::run_blocks(at::Tensor x, const StochasticDepth& depth) const
 {
     if (!depth.empty() && depth.size() != 2 * blocks_.size()) {
         throw InternalError("stochastic depth for another number of blocks");
@@ -158,13 +158,13 @@ at::Tensor VisionTransformerImpl::run_blocks(at::Tensor x, const StochasticDepth
 }
 
 ImageTokens VisionTransformerImpl::forward_features(const at::Tensor& images, const at::Tensor& mask,
-                                                    const StochasticDepth& depth)
+                                                    const StochasticDepth& depth) const
 {
     const auto tokens = run_blocks(input_tokens(images, mask), depth);
     return {tokens.select(1, 0), tokens.narrow(1, 1, tokens.size(1) - 1)};
 }
 
-at::Tensor VisionTransformerImpl::tokens_without_position(const at::Tensor& images)
+at::Tensor VisionTransformerImpl::tokens_without_position(const at::Tensor& images) const
 {
     return run_blocks(embed_patches(images), {});
 }

@@ -57,14 +57,14 @@ public:
 
     // With cls token and position table, after the final LayerNorm.
     ImageTokens forward_features(const at::Tensor& images, const at::Tensor& mask = {},
-                                 const StochasticDepth& depth = {});
+                                 const StochasticDepth& depth = {}) const;
     // What the alignment head reads: patches -> blocks -> final LayerNorm, WITHOUT cls token and position
     // table.
-    at::Tensor tokens_without_position(const at::Tensor& images);  // -> [B, N, width]
-    at::Tensor forward(const at::Tensor& images) { return forward_features(images).cls; }
+    at::Tensor tokens_without_position(const at::Tensor& images) const;  // -> [B, N, width]
+    at::Tensor forward(const at::Tensor& images) const { return forward_features(images).cls; }
 
     // The tokens that enter block 0: cls, then patches; positions added. -> [B, 1 + N, width]
-    at::Tensor input_tokens(const at::Tensor& images, const at::Tensor& mask = {});
+    at::Tensor input_tokens(const at::Tensor& images, const at::Tensor& mask = {}) const;
     // The position table for a grid of rows × columns patches, cls first; resized bicubically unless it is
     // the table's own grid (coordinates scaled by (n + 0.1)/grid, as trained). -> [1, 1 + rows·columns,
     // width]
@@ -73,8 +73,8 @@ public:
     const ViTConfig& config() const { return config_; }
 
 private:
-    at::Tensor embed_patches(const at::Tensor& images);
-    at::Tensor run_blocks(at::Tensor x, const StochasticDepth& depth);
+    at::Tensor embed_patches(const at::Tensor& images) const;
+    at::Tensor run_blocks(at::Tensor x, const StochasticDepth& depth) const;
 
     ViTConfig config_;
     at::Tensor cls_token_;                  // [1, 1, width]

@@ -100,46 +100,29 @@ void DinoTask::seek(std::int64_t step) { loader_.seek(step); }
 
 void DinoTask::fetch() { batch_ = loader_.next(); }
 
-DinoTerms DinoTask::group_terms(std::int64_t step, std::int64_t group)
+train::Loss DinoTask::forward(std::int64_t step)
 {
-    const auto size = config_.group_size;
-    const auto images = batch_.images.narrow(0, group * size, size).to(ranks_.device());
-    const auto ids = std::span(batch_.object_ids).subspan(group * size, size);
     const auto epoch = static_cast<std::uint32_t>(loader_.sampler().epoch(step));
-    const auto views = data::multi_crop(images, ids, seed_, epoch, config_.views);
+    const auto views = data::multi_crop(batch_.images.to(ranks_.device()), batch_.object_ids, seed_, epoch, config_.views);
 
     const auto targets = [&] {
         const at::NoGradGuard no_grad;
-        teacher_logits_.push_back(teacher_->logits(views.global).to(at::kFloat));
-        return centre_.targets(teacher_logits_.back(), config_.schedule.teacher_temperature_at(step));
+        teacher_logits_ = teacher_->logits(views.global).to(at::kFloat);
+        return centre_.targets(teacher_logits_, config_.schedule.teacher_temperature_at(step));
     }();
 
-    const auto groups_per_rank = batch_.size() / size;
-    const auto number = ranks_.rank() * groups_per_rank + group;  // in the global batch
-    const auto depth = [&](const at::Tensor& crops, const char* purpose) {
-        return nn::draw_stochastic_depth(config_.backbone, crops.size(0), 1, number, seed_, purpose,
-                                         static_cast<std::uint32_t>(step));
-    };
-    const auto global = student_->logits(views.global, depth(views.global, "stochastic-depth-global"));
-    const auto local = config_.views.local_crops > 0
-                           ? student_->logits(views.local, depth(views.local, "stochastic-depth-local"))
-                           : at::empty({0, global.size(1)}, global.options());
-    return dino_terms(global, local, targets, config_.student_temperature);
-}
-
-train::Loss DinoTask::forward(std::int64_t step)
-{
-    teacher_logits_.clear();
     const auto groups = batch_.size() / config_.group_size;
-    train::Loss loss;
-    for (std::int64_t group = 0; group < groups; ++group) {
-        const auto terms = group_terms(step, group);
-        const auto share = (terms.global + terms.local) / static_cast<double>(groups);
-        loss.share = loss.share.defined() ? loss.share + share : share;
-        loss.terms["dino_global"] += terms.global.item<double>() / static_cast<double>(groups);
-        loss.terms["dino_local"] += terms.local.item<double>() / static_cast<double>(groups);
-    }
-    return loss;
+    const auto depth = [&](int crops, const char* purpose) {
+        return nn::draw_stochastic_depth(config_.backbone, {crops, groups, config_.group_size, ranks_.rank() * groups}, seed_,
+                                         purpose, static_cast<std::uint32_t>(step));
+    };
+    const auto global = student_->logits(views.global, depth(2, "stochastic-depth-global"));
+    const auto local = config_.views.local_crops > 0
+                           ? student_->logits(views.local, depth(config_.views.local_crops, "stochastic-depth-local"))
+                           : at::empty({0, global.size(1)}, global.options());
+    const auto terms = dino_terms(global, local, targets, config_.student_temperature);
+    return {terms.global + terms.local,
+            {{"dino_global", terms.global.item<double>()}, {"dino_local", terms.local.item<double>()}}};
 }
 
 train::Rates DinoTask::rates(std::int64_t step) const
@@ -150,7 +133,7 @@ train::Rates DinoTask::rates(std::int64_t step) const
 
 void DinoTask::after_step(std::int64_t step)
 {
-    centre_.update(ranks_, at::cat(teacher_logits_));
+    centre_.update(ranks_, teacher_logits_);
     train::ema(teacher_->parameters(), student_->parameters(), config_.schedule.momentum_at(step));
 }
 

@@ -56,7 +56,6 @@ public:
 
 private:
     struct Network;  // backbone.*, dino_head.*
-    DinoTerms group_terms(std::int64_t step, std::int64_t group);
 
     DinoTaskConfig config_;
     const data::Galaxies& galaxies_;
@@ -66,7 +65,7 @@ private:
     DinoCentre centre_;
     data::Loader loader_;
     data::Batch batch_;
-    std::vector<at::Tensor> teacher_logits_;  // of the last forward, by group: the centre's next update
+    at::Tensor teacher_logits_;  // of the last forward, float32: the centre's next update
 };
 
 }  // namespace astroclip::ssl

@@ -13,19 +13,27 @@ namespace {
 hid_t file_type(Type type)
 {
     switch (type) {
-        case Type::f32: return H5T_IEEE_F32LE;
-        case Type::f64: return H5T_IEEE_F64LE;
-        case Type::i64: return H5T_STD_I64LE;
-        case Type::i32: return H5T_STD_I32LE;
-        case Type::i16: return H5T_STD_I16LE;
-        case Type::u8: return H5T_STD_U8LE;
-        case Type::u32: return H5T_STD_U32LE;
+        case Type::f32:
+            return H5T_IEEE_F32LE;
+        case Type::f64:
+            return H5T_IEEE_F64LE;
+        case Type::i64:
+            return H5T_STD_I64LE;
+        case Type::i32:
+            return H5T_STD_I32LE;
+        case Type::i16:
+            return H5T_STD_I16LE;
+        case Type::u8:
+            return H5T_STD_U8LE;
+        case Type::u32:
+            return H5T_STD_U32LE;
     }
     throw InternalError("unknown column type");
 }
 
-hdf5::Handle create_rows(hid_t location, const std::string& name, hid_t type, const std::vector<std::size_t>& shape,
-                         std::uint64_t rows, std::uint64_t chunk, const std::string& path)
+hdf5::Handle create_rows(hid_t location, const std::string& name, hid_t type,
+                         const std::vector<std::size_t>& shape, std::uint64_t rows, std::uint64_t chunk,
+                         const std::string& path)
 {
     std::vector<hsize_t> sizes{rows}, most{H5S_UNLIMITED}, chunks{chunk};
     for (const auto size : shape) {
@@ -39,8 +47,8 @@ hdf5::Handle create_rows(hid_t location, const std::string& name, hid_t type, co
     H5Pset_chunk(creation, rank, chunks.data());
     H5Pset_fletcher32(creation);
     H5Pset_obj_track_times(creation, false);
-    return {hdf5::checked(H5Dcreate2(location, name.c_str(), type, space, H5P_DEFAULT, creation, H5P_DEFAULT), path,
-                          "create dataset"),
+    return {hdf5::checked(H5Dcreate2(location, name.c_str(), type, space, H5P_DEFAULT, creation, H5P_DEFAULT),
+                          path, "create dataset"),
             H5Dclose};
 }
 
@@ -54,10 +62,12 @@ hdf5::Handle text_type(std::uint64_t width)
 }
 
 // All rows of a column of `rejects`; a rank without values takes part with an empty selection.
-std::string write_reject_column(hid_t group, const char* name, hid_t type, std::uint64_t rows, const char* description,
-                         const std::vector<char>& bytes, hid_t transfer, const std::string& path)
+std::string write_reject_column(hid_t group, const char* name, hid_t type, std::uint64_t rows,
+                                const char* description, const std::vector<char>& bytes, hid_t transfer,
+                                const std::string& path)
 {
-    const auto dataset = create_rows(group, name, type, {}, rows, std::clamp<std::uint64_t>(rows, 1, 1024), path);
+    const auto dataset =
+        create_rows(group, name, type, {}, rows, std::clamp<std::uint64_t>(rows, 1, 1024), path);
     hdf5::write_attribute(dataset, "unit", std::string());
     hdf5::write_attribute(dataset, "description", std::string(description));
     if (rows == 0) {
@@ -68,13 +78,14 @@ std::string write_reject_column(hid_t group, const char* name, hid_t type, std::
         H5Sselect_none(space);
     }
     if (H5Dwrite(dataset, type, space, space, transfer, bytes.data()) < 0) {
-        return fmt::format("write of rejects/{} ({} bytes) failed: {}", name, bytes.size(), hdf5::last_error());
+        return fmt::format("write of rejects/{} ({} bytes) failed: {}", name, bytes.size(),
+                           hdf5::last_error());
     }
     return "";
 }
 
 template <typename T>
-std::vector<char> numbers(const std::vector<Reject>& rejects, T Reject::* member)
+std::vector<char> numbers(const std::vector<Reject>& rejects, T Reject::*member)
 {
     std::vector<char> bytes;
     for (const auto& reject : rejects) {
@@ -85,7 +96,7 @@ std::vector<char> numbers(const std::vector<Reject>& rejects, T Reject::* member
     return bytes;
 }
 
-std::vector<char> texts(const std::vector<Reject>& rejects, std::string Reject::* member, std::uint64_t width)
+std::vector<char> texts(const std::vector<Reject>& rejects, std::string Reject::*member, std::uint64_t width)
 {
     std::vector<char> bytes(rejects.size() * width, '\0');
     for (std::size_t i = 0; i < rejects.size(); ++i) {
@@ -100,13 +111,20 @@ std::vector<char> texts(const std::vector<Reject>& rejects, std::string Reject::
 hid_t memory_type(Type type)
 {
     switch (type) {
-        case Type::f32: return hdf5::memory_type<float>();
-        case Type::f64: return hdf5::memory_type<double>();
-        case Type::i64: return hdf5::memory_type<std::int64_t>();
-        case Type::i32: return hdf5::memory_type<std::int32_t>();
-        case Type::i16: return hdf5::memory_type<std::int16_t>();
-        case Type::u8: return hdf5::memory_type<std::uint8_t>();
-        case Type::u32: return hdf5::memory_type<std::uint32_t>();
+        case Type::f32:
+            return hdf5::memory_type<float>();
+        case Type::f64:
+            return hdf5::memory_type<double>();
+        case Type::i64:
+            return hdf5::memory_type<std::int64_t>();
+        case Type::i32:
+            return hdf5::memory_type<std::int32_t>();
+        case Type::i16:
+            return hdf5::memory_type<std::int16_t>();
+        case Type::u8:
+            return hdf5::memory_type<std::uint8_t>();
+        case Type::u32:
+            return hdf5::memory_type<std::uint32_t>();
     }
     throw InternalError("unknown column type");
 }
@@ -129,13 +147,15 @@ hdf5::Handle file_creation()
 std::uint64_t chunk_rows(const Column& column, std::uint64_t most)
 {
     const std::uint64_t wanted = (256u << 10) / std::max<std::size_t>(column.row_bytes(), 1);
-    return std::clamp<std::uint64_t>(std::min<std::uint64_t>(wanted, 16384), 1, std::max<std::uint64_t>(most, 1));
+    return std::clamp<std::uint64_t>(std::min<std::uint64_t>(wanted, 16384), 1,
+                                     std::max<std::uint64_t>(most, 1));
 }
 
 hdf5::Handle create_column(hid_t location, const Column& column, std::uint64_t rows, std::uint64_t chunk,
                            const std::string& path)
 {
-    auto dataset = create_rows(location, column.name, file_type(column.type), column.shape, rows, chunk, path);
+    auto dataset =
+        create_rows(location, column.name, file_type(column.type), column.shape, rows, chunk, path);
     write_column_attributes(dataset, column);
     return dataset;
 }
@@ -154,14 +174,15 @@ void write_axis(hid_t file, const Axis& axis, const std::string& path)
     const hdf5::Handle space(H5Screate_simple(1, &size, nullptr), H5Sclose);
     const hdf5::Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
     H5Pset_obj_track_times(creation, false);
-    const hdf5::Handle dataset(hdf5::checked(H5Dcreate2(file, axis.name.c_str(), H5T_IEEE_F64LE, space, H5P_DEFAULT, creation,
-                                                        H5P_DEFAULT),
+    const hdf5::Handle dataset(hdf5::checked(H5Dcreate2(file, axis.name.c_str(), H5T_IEEE_F64LE, space,
+                                                        H5P_DEFAULT, creation, H5P_DEFAULT),
                                              path, "create dataset"),
                                H5Dclose);
     hdf5::write_attribute(dataset, "unit", axis.unit);
     hdf5::write_attribute(dataset, "description", axis.description);
     // Every rank of a parallel file writes the same values: short enough.
-    hdf5::checked(H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, axis.values.data()), path, "write axis");
+    hdf5::checked(H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, axis.values.data()),
+                  path, "write axis");
 }
 
 void write_root_attributes(hid_t file, const Schema& schema, const Request& request)
@@ -189,13 +210,20 @@ void read_bytes(hid_t dataset, const Column& column, std::uint64_t first, std::u
                 const std::string& path)
 {
     switch (column.type) {
-        case Type::f32: return hdf5::read_rows(dataset, first, count, static_cast<float*>(out), path);
-        case Type::f64: return hdf5::read_rows(dataset, first, count, static_cast<double*>(out), path);
-        case Type::i64: return hdf5::read_rows(dataset, first, count, static_cast<std::int64_t*>(out), path);
-        case Type::i32: return hdf5::read_rows(dataset, first, count, static_cast<std::int32_t*>(out), path);
-        case Type::i16: return hdf5::read_rows(dataset, first, count, static_cast<std::int16_t*>(out), path);
-        case Type::u8: return hdf5::read_rows(dataset, first, count, static_cast<std::uint8_t*>(out), path);
-        case Type::u32: return hdf5::read_rows(dataset, first, count, static_cast<std::uint32_t*>(out), path);
+        case Type::f32:
+            return hdf5::read_rows(dataset, first, count, static_cast<float*>(out), path);
+        case Type::f64:
+            return hdf5::read_rows(dataset, first, count, static_cast<double*>(out), path);
+        case Type::i64:
+            return hdf5::read_rows(dataset, first, count, static_cast<std::int64_t*>(out), path);
+        case Type::i32:
+            return hdf5::read_rows(dataset, first, count, static_cast<std::int32_t*>(out), path);
+        case Type::i16:
+            return hdf5::read_rows(dataset, first, count, static_cast<std::int16_t*>(out), path);
+        case Type::u8:
+            return hdf5::read_rows(dataset, first, count, static_cast<std::uint8_t*>(out), path);
+        case Type::u32:
+            return hdf5::read_rows(dataset, first, count, static_cast<std::uint32_t*>(out), path);
     }
 }
 
@@ -226,22 +254,27 @@ RejectSizes sizes_of(const std::vector<Reject>& rejects)
     return sizes;
 }
 
-std::string write_rejects(hid_t location, const RejectSizes& sizes, const std::vector<Reject>& rejects, hid_t transfer,
-                   const std::string& path)
+std::string write_rejects(hid_t location, const RejectSizes& sizes, const std::vector<Reject>& rejects,
+                          hid_t transfer, const std::string& path)
 {
     const hdf5::Handle creation(H5Pcreate(H5P_GROUP_CREATE), H5Pclose);
     H5Pset_obj_track_times(creation, false);
     const hdf5::Handle group(
-        hdf5::checked(H5Gcreate2(location, "rejects", H5P_DEFAULT, creation, H5P_DEFAULT), path, "create group"), H5Gclose);
-    hdf5::write_attribute(group, "description", std::string("input objects that are not rows of this store, and why"));
+        hdf5::checked(H5Gcreate2(location, "rejects", H5P_DEFAULT, creation, H5P_DEFAULT), path,
+                      "create group"),
+        H5Gclose);
+    hdf5::write_attribute(group, "description",
+                          std::string("input objects that are not rows of this store, and why"));
     std::string failure;
     const auto keep = [&](const std::string& result) { failure += failure.empty() ? result : ""; };
-    const auto text = [&](const char* name, std::string Reject::* member, std::uint64_t width, const char* description) {
-        keep(write_reject_column(group, name, text_type(width), sizes.rows, description, texts(rejects, member, width),
-                                 transfer, path));
+    const auto text = [&](const char* name, std::string Reject::*member, std::uint64_t width,
+                          const char* description) {
+        keep(write_reject_column(group, name, text_type(width), sizes.rows, description,
+                                 texts(rejects, member, width), transfer, path));
     };
     const auto number = [&](const char* name, auto member, hid_t type, const char* description) {
-        keep(write_reject_column(group, name, type, sizes.rows, description, numbers(rejects, member), transfer, path));
+        keep(write_reject_column(group, name, type, sizes.rows, description, numbers(rejects, member),
+                                 transfer, path));
     };
     text("source", &Reject::source, sizes.source, "input file");
     number("source_row", &Reject::source_row, H5T_STD_I64LE, "row in the input file");
@@ -254,7 +287,9 @@ std::string write_rejects(hid_t location, const RejectSizes& sizes, const std::v
 
 std::vector<Reject> read_rejects(hid_t file, const std::string& path)
 {
-    const auto open = [&](const char* name) { return hdf5::open_dataset(file, std::string("rejects/") + name, path); };
+    const auto open = [&](const char* name) {
+        return hdf5::open_dataset(file, std::string("rejects/") + name, path);
+    };
     const auto ids = hdf5::read<std::int64_t>(open("object_id"), path);
     const auto rows = hdf5::read<std::int64_t>(open("source_row"), path);
     const auto damage = hdf5::read<std::uint8_t>(open("damage"), path);
@@ -262,8 +297,8 @@ std::vector<Reject> read_rejects(hid_t file, const std::string& path)
     const auto reasons = hdf5::read_strings(open("reason"), path);
     const auto details = hdf5::read_strings(open("detail"), path);
     const auto count = ids.size();
-    if (rows.size() != count || damage.size() != count || sources.size() != count || reasons.size() != count ||
-        details.size() != count) {
+    if (rows.size() != count || damage.size() != count || sources.size() != count ||
+        reasons.size() != count || details.size() != count) {
         throw DataError(path, "the columns of 'rejects' differ in length");
     }
     std::vector<Reject> rejects;

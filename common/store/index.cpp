@@ -32,10 +32,12 @@ hdf5::Handle row_block(const Column& column, std::uint64_t all, std::uint64_t fi
     return space;
 }
 
-void copy_column(hid_t index, const std::string& path, const std::vector<hdf5::Handle>& parts, const std::string& folder,
-                 const Column& column, const std::vector<std::int64_t>& part_rows, std::vector<std::int64_t>* ids)
+void copy_column(hid_t index, const std::string& path, const std::vector<hdf5::Handle>& parts,
+                 const std::string& folder, const Column& column, const std::vector<std::int64_t>& part_rows,
+                 std::vector<std::int64_t>* ids)
 {
-    const auto total = static_cast<std::uint64_t>(std::accumulate(part_rows.begin(), part_rows.end(), std::int64_t{0}));
+    const auto total =
+        static_cast<std::uint64_t>(std::accumulate(part_rows.begin(), part_rows.end(), std::int64_t{0}));
     const auto target = create_column(index, column, total, chunk_rows(column, total), path);
     std::vector<char> bytes(std::min(total, rows_at_once) * column.row_bytes());
     std::uint64_t at = 0;
@@ -49,7 +51,9 @@ void copy_column(hid_t index, const std::string& path, const std::vector<hdf5::H
             read_bytes(source, column, first, count, bytes.data(), name);
             const auto space = row_block(column, total, at, count);
             const auto memory = row_block(column, count, 0, count);
-            hdf5::checked(H5Dwrite(target, memory_type(column.type), memory, space, H5P_DEFAULT, bytes.data()), path, "write");
+            hdf5::checked(
+                H5Dwrite(target, memory_type(column.type), memory, space, H5P_DEFAULT, bytes.data()), path,
+                "write");
             if (ids) {
                 const auto* values = reinterpret_cast<const std::int64_t*>(bytes.data());
                 ids->insert(ids->end(), values, values + count);
@@ -59,9 +63,11 @@ void copy_column(hid_t index, const std::string& path, const std::vector<hdf5::H
     }
 }
 
-void link_column(hid_t index, const std::string& path, const Column& column, const std::vector<std::int64_t>& part_rows)
+void link_column(hid_t index, const std::string& path, const Column& column,
+                 const std::vector<std::int64_t>& part_rows)
 {
-    const auto total = static_cast<std::uint64_t>(std::accumulate(part_rows.begin(), part_rows.end(), std::int64_t{0}));
+    const auto total =
+        static_cast<std::uint64_t>(std::accumulate(part_rows.begin(), part_rows.end(), std::int64_t{0}));
     const hdf5::Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
     H5Pset_obj_track_times(creation, false);
     std::uint64_t at = 0;
@@ -71,9 +77,10 @@ void link_column(hid_t index, const std::string& path, const Column& column, con
             continue;
         }
         const auto here = row_block(column, total, at, rows), there = row_block(column, rows, 0, rows);
-        hdf5::checked(H5Pset_virtual(creation, here, (part_name(static_cast<std::int64_t>(part)) + ".h5").c_str(),
-                                     column.name.c_str(), there),
-                      path, "map a part");
+        hdf5::checked(
+            H5Pset_virtual(creation, here, (part_name(static_cast<std::int64_t>(part)) + ".h5").c_str(),
+                           column.name.c_str(), there),
+            path, "map a part");
         at += rows;
     }
     if (column.type == Type::f32 || column.type == Type::f64) {
@@ -82,11 +89,12 @@ void link_column(hid_t index, const std::string& path, const Column& column, con
         H5Pset_fill_value(creation, H5T_NATIVE_DOUBLE, &nothing);
     }
     const auto sizes = sizes_of_rows(column, total);
-    const hdf5::Handle space(H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr), H5Sclose);
-    const hdf5::Handle dataset(
-        hdf5::checked(H5Dcreate2(index, column.name.c_str(), memory_type(column.type), space, H5P_DEFAULT, creation, H5P_DEFAULT),
-                      path, "create virtual dataset"),
-        H5Dclose);
+    const hdf5::Handle space(H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr),
+                             H5Sclose);
+    const hdf5::Handle dataset(hdf5::checked(H5Dcreate2(index, column.name.c_str(), memory_type(column.type),
+                                                        space, H5P_DEFAULT, creation, H5P_DEFAULT),
+                                             path, "create virtual dataset"),
+                               H5Dclose);
     write_column_attributes(dataset, column);
 }
 
@@ -99,14 +107,15 @@ const std::int64_t* duplicate_in(std::vector<std::int64_t>& ids)
     return twice == ids.end() ? nullptr : &*twice;
 }
 
-void write_index(const std::string& path, const std::string& folder, const Schema& schema, const Request& request,
-                 const std::vector<std::int64_t>& part_rows, bool unique_ids)
+void write_index(const std::string& path, const std::string& folder, const Schema& schema,
+                 const Request& request, const std::vector<std::int64_t>& part_rows, bool unique_ids)
 {
     std::vector<hdf5::Handle> parts;
     for (std::size_t part = 0; part < part_rows.size(); ++part) {
         parts.push_back(hdf5::open_file(folder + "/" + part_name(static_cast<std::int64_t>(part)) + ".h5"));
     }
-    hdf5::Handle index(hdf5::checked(H5Fcreate(path.c_str(), H5F_ACC_EXCL, file_creation(), file_access()), path, "create file"),
+    hdf5::Handle index(hdf5::checked(H5Fcreate(path.c_str(), H5F_ACC_EXCL, file_creation(), file_access()),
+                                     path, "create file"),
                        H5Fclose);
     write_root_attributes(index, schema, request);
     for (const auto& axis : schema.axes) {
@@ -115,7 +124,8 @@ void write_index(const std::string& path, const std::string& folder, const Schem
     std::vector<std::int64_t> ids;
     for (const auto& column : schema.columns) {
         if (column.shape.empty()) {
-            copy_column(index, path, parts, folder, column, part_rows, column.name == "object_id" && unique_ids ? &ids : nullptr);
+            copy_column(index, path, parts, folder, column, part_rows,
+                        column.name == "object_id" && unique_ids ? &ids : nullptr);
         } else {
             link_column(index, path, column, part_rows);
         }
@@ -128,7 +138,8 @@ void write_index(const std::string& path, const std::string& folder, const Schem
         const auto some = read_rejects(parts[part], part_name(static_cast<std::int64_t>(part)));
         rejects.insert(rejects.end(), some.begin(), some.end());
     }
-    if (const auto failure = write_rejects(index, sizes_of(rejects), rejects, H5P_DEFAULT, path); !failure.empty()) {
+    if (const auto failure = write_rejects(index, sizes_of(rejects), rejects, H5P_DEFAULT, path);
+        !failure.empty()) {
         throw IoError(path, failure);
     }
     index.reset();

@@ -35,7 +35,8 @@ std::string first_line(const std::string& path)
     return line;
 }
 
-// Start time of a process in clock ticks since boot, which tells a reused process number; "" if there is none such.
+// Start time of a process in clock ticks since boot, which tells a reused process number; "" if there is none
+// such.
 std::string start_of(long pid)
 {
     const auto line = first_line(fmt::format("/proc/{}/stat", pid));
@@ -64,7 +65,8 @@ std::string process_space()
 {
     std::array<char, 64> link{};
     const auto length = readlink("/proc/self/ns/pid", link.data(), link.size() - 1);
-    return first_line("/proc/sys/kernel/random/boot_id") + " " + std::string(link.data(), length > 0 ? length : 0);
+    return first_line("/proc/sys/kernel/random/boot_id") + " " +
+           std::string(link.data(), length > 0 ? length : 0);
 }
 
 nlohmann::json own_lock(const std::string& token)
@@ -87,9 +89,8 @@ bool slurm_knows(const std::string& job)
         return true;
     }
     const auto command = "timeout 30 squeue --noheader --jobs=" + job + " --format=%T 2>&1";
-    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> pipe(popen(command.c_str(), "re"), [](std::FILE* p) {
-        return p ? pclose(p) : 0;
-    });
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> pipe(
+        popen(command.c_str(), "re"), [](std::FILE* p) { return p ? pclose(p) : 0; });
     if (!pipe) {
         return true;
     }
@@ -113,11 +114,12 @@ bool provably_dead(const nlohmann::json& holder)
     return !slurm_knows(job);
 }
 
-// Serialises the takers on file systems with flock, so that two of them cannot both remove a dead job's lock, the second
-// one removing the first one's new lock. It ends with the process, so it cannot go stale itself.
+// Serialises the takers on file systems with flock, so that two of them cannot both remove a dead job's lock,
+// the second one removing the first one's new lock. It ends with the process, so it cannot go stale itself.
 class Turnstile {
 public:
-    explicit Turnstile(const std::string& folder) : fd_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC))
+    explicit Turnstile(const std::string& folder)
+        : fd_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC))
     {
         while (fd_ >= 0 && flock(fd_, LOCK_EX) != 0 && errno == EINTR) {
         }
@@ -161,7 +163,8 @@ std::optional<Holder> read_lock(const std::string& path)
     }
 }
 
-// Of jobs killed between writing their lock and linking it; nobody is at that point now, since we hold the turnstile.
+// Of jobs killed between writing their lock and linking it; nobody is at that point now, since we hold the
+// turnstile.
 void remove_unfinished_locks(const std::string& folder)
 {
     for (const auto& entry : std::filesystem::directory_iterator(folder)) {
@@ -194,8 +197,9 @@ std::string take_lock(const std::string& folder, bool break_lock)
             continue;  // released just now
         }
         if (!break_lock && !holder->dead) {
-            throw OutputConflict(folder, fmt::format("is in use by {}; wait for it, or if it is surely dead, --break-lock",
-                                                     holder->who));
+            throw OutputConflict(
+                folder, fmt::format("is in use by {}; wait for it, or if it is surely dead, --break-lock",
+                                    holder->who));
         }
         log::info("{}: taking over the lock of {}", folder, holder->who);
         if (unlink(lock.c_str()) != 0 && errno != ENOENT) {

@@ -7,10 +7,11 @@ namespace astroclip::store {
 
 inline constexpr const char* lock_name = ".lock";
 
-// Takes FOLDER/.lock and returns its token. The file appears with its whole content at once (a link to a finished file), so
-// that nobody ever reads half a lock. A lock of a process that is provably gone is taken over: same host and boot, and no
-// process of that number and start time; or an earlier run of the same Slurm job; or a job that Slurm does not know. A
-// file's age is never asked. Throws OutputConflict (73) that says who holds it.
+// Takes FOLDER/.lock and returns its token. The file appears with its whole content at once (a link to a
+// finished file), so that nobody ever reads half a lock. A lock of a process that is provably gone is taken
+// over: same host and boot, and no process of that number and start time; or an earlier run of the same Slurm
+// job; or a job that Slurm does not know. A file's age is never asked. Throws OutputConflict (73) that says
+// who holds it.
 std::string take_lock(const std::string& folder, bool break_lock);
 
 // Removes the lock if it still bears `token`; never throws.

@@ -14,7 +14,8 @@
 namespace astroclip::store {
 namespace {
 
-// Keyed by the row's number, so that rows may be added in any order and by any rank, and two swapped rows are noticed.
+// Keyed by the row's number, so that rows may be added in any order and by any rank, and two swapped rows are
+// noticed.
 std::uint64_t hash_rows(const char* bytes, std::size_t row_bytes, std::uint64_t first, std::uint64_t count)
 {
     std::uint64_t sum = 0;
@@ -35,8 +36,8 @@ std::uint64_t sum_over_ranks(const comm::World& world, std::uint64_t value)
 
 }  // namespace
 
-PartFile::PartFile(const comm::World& world, const Schema& schema, const Request& request, const std::string& final_path,
-                   std::uint64_t most_rows)
+PartFile::PartFile(const comm::World& world, const Schema& schema, const Request& request,
+                   const std::string& final_path, std::uint64_t most_rows)
     : world_(world),
       schema_(schema),
       path_(final_path),
@@ -63,7 +64,8 @@ void PartFile::create(const Request& request, std::uint64_t most_rows)
     const auto access = file_access();
     H5Pset_fapl_mpio(access, world_.handle(), MPI_INFO_NULL);
     H5Pset_coll_metadata_write(access, true);
-    file_ = {hdf5::checked(H5Fcreate(temporary_.c_str(), H5F_ACC_EXCL, file_creation(), access), temporary_, "create file"),
+    file_ = {hdf5::checked(H5Fcreate(temporary_.c_str(), H5F_ACC_EXCL, file_creation(), access), temporary_,
+                           "create file"),
              H5Fclose};
     write_root_attributes(file_, schema_, request);
     for (const auto& axis : schema_.axes) {
@@ -89,8 +91,8 @@ void PartFile::append(const Rows& rows, std::uint64_t first, std::uint64_t total
     agree();
 }
 
-void PartFile::add_to(const Column& column, Pending& pending, const std::vector<char>& bytes, std::uint64_t first,
-                      std::uint64_t count)
+void PartFile::add_to(const Column& column, Pending& pending, const std::vector<char>& bytes,
+                      std::uint64_t first, std::uint64_t count)
 {
     if (count == 0) {
         return;
@@ -104,8 +106,8 @@ void PartFile::add_to(const Column& column, Pending& pending, const std::vector<
     pending.hash += hash_rows(bytes.data(), column.row_bytes(), first, count);
 }
 
-// Collective: all ranks call it with the same `end`. Errors are kept in failure_, since a rank that threw here would leave
-// the others waiting in the next collective call.
+// Collective: all ranks call it with the same `end`. Errors are kept in failure_, since a rank that threw
+// here would leave the others waiting in the next collective call.
 void PartFile::write_up_to(const Column& column, Pending& pending, std::uint64_t end)
 {
     if (end == pending.written) {
@@ -113,15 +115,17 @@ void PartFile::write_up_to(const Column& column, Pending& pending, std::uint64_t
     }
     const auto keep = [&](herr_t result, const char* action, std::uint64_t rows) {
         if (result < 0 && failure_.empty()) {
-            failure_ = fmt::format("{} of column '{}', rows {} to {} ({} bytes from this rank), failed: {}", action, column.name,
-                                   pending.written, end, rows * column.row_bytes(), hdf5::last_error());
+            failure_ =
+                fmt::format("{} of column '{}', rows {} to {} ({} bytes from this rank), failed: {}", action,
+                            column.name, pending.written, end, rows * column.row_bytes(), hdf5::last_error());
         }
     };
     std::vector<hsize_t> sizes{end}, start(1 + column.shape.size(), 0);
     sizes.insert(sizes.end(), column.shape.begin(), column.shape.end());
     keep(H5Dset_extent(pending.dataset, sizes.data()), "extension", 0);
 
-    const hdf5::Handle file_space(H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr), H5Sclose);
+    const hdf5::Handle file_space(H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr),
+                                  H5Sclose);
     H5Sselect_none(file_space);
     std::uint64_t rows = 0;
     std::vector<Block> rest;
@@ -138,13 +142,16 @@ void PartFile::write_up_to(const Column& column, Pending& pending, std::uint64_t
         }
     }
     sizes[0] = std::max<hsize_t>(rows, 1);
-    const hdf5::Handle memory_space(H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr), H5Sclose);
+    const hdf5::Handle memory_space(H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr),
+                                    H5Sclose);
     if (rows == 0) {
         H5Sselect_none(memory_space);
     }
-    keep(H5Dwrite(pending.dataset, memory_type(column.type), memory_space, file_space, transfer_, pending.bytes.data()), "write",
-         rows);
-    pending.bytes.erase(pending.bytes.begin(), pending.bytes.begin() + static_cast<std::ptrdiff_t>(rows * column.row_bytes()));
+    keep(H5Dwrite(pending.dataset, memory_type(column.type), memory_space, file_space, transfer_,
+                  pending.bytes.data()),
+         "write", rows);
+    pending.bytes.erase(pending.bytes.begin(),
+                        pending.bytes.begin() + static_cast<std::ptrdiff_t>(rows * column.row_bytes()));
     pending.blocks = std::move(rest);
     pending.written = end;
 }
@@ -171,10 +178,11 @@ void PartFile::close(const std::vector<Reject>& rejects)
         write_up_to(column, columns_.at(column.name), total_);
     }
     const auto own = sizes_of(rejects);
-    const RejectSizes sizes{.rows = static_cast<std::uint64_t>(world_.max(static_cast<std::int64_t>(own.rows))),
-                            .source = static_cast<std::uint64_t>(world_.max(static_cast<std::int64_t>(own.source))),
-                            .reason = static_cast<std::uint64_t>(world_.max(static_cast<std::int64_t>(own.reason))),
-                            .detail = static_cast<std::uint64_t>(world_.max(static_cast<std::int64_t>(own.detail)))};
+    const RejectSizes sizes{
+        .rows = static_cast<std::uint64_t>(world_.max(static_cast<std::int64_t>(own.rows))),
+        .source = static_cast<std::uint64_t>(world_.max(static_cast<std::int64_t>(own.source))),
+        .reason = static_cast<std::uint64_t>(world_.max(static_cast<std::int64_t>(own.reason))),
+        .detail = static_cast<std::uint64_t>(world_.max(static_cast<std::int64_t>(own.detail)))};
     agree();
     failure_ = write_rejects(file_, sizes, rejects, transfer_, temporary_);
     fault_point("publish.before-close");
@@ -211,7 +219,8 @@ void PartFile::compare_with_written(const Column& column, const Pending& pending
     const auto found = sum_over_ranks(world_, own), written = sum_over_ranks(world_, pending.hash);
     world_.together([&] {
         if (found != written) {
-            throw IoError(temporary_, fmt::format("column '{}' reads back differently from what was written", column.name));
+            throw IoError(temporary_, fmt::format("column '{}' reads back differently from what was written",
+                                                  column.name));
         }
     });
 }
@@ -221,13 +230,15 @@ try {
     const auto file = hdf5::open_file(temporary_);
     const auto dataset = hdf5::open_dataset(file, column.name, temporary_);
     if (const auto found = hdf5::dims(dataset); found.empty() || found[0] != total_) {
-        throw IoError(temporary_, fmt::format("column '{}' reads back with another number of rows than the {} written",
-                                              column.name, total_));
+        throw IoError(temporary_,
+                      fmt::format("column '{}' reads back with another number of rows than the {} written",
+                                  column.name, total_));
     }
     const auto size = static_cast<std::uint64_t>(world_.size());
     const auto share = static_cast<std::uint64_t>(world_.rank() + 1) % size;
     const auto end = total_ * (share + 1) / size;
-    const auto step = std::max<std::uint64_t>(chunk, (8u << 20) / std::max<std::size_t>(column.row_bytes(), 1));
+    const auto step =
+        std::max<std::uint64_t>(chunk, (8u << 20) / std::max<std::size_t>(column.row_bytes(), 1));
     std::vector<char> bytes(std::min(step, total_) * column.row_bytes());
     std::uint64_t hash = 0;
     for (auto first = total_ * share / size; first < end; first += step) {

@@ -35,7 +35,8 @@ constexpr int max_json_depth = 32;
 // A file descriptor that closes itself.
 class Descriptor {
 public:
-    Descriptor(const std::string& path, int flags, mode_t mode = 0) : path_(path), fd_(open(path.c_str(), flags, mode))
+    Descriptor(const std::string& path, int flags, mode_t mode = 0)
+        : path_(path), fd_(open(path.c_str(), flags, mode))
     {
         if (fd_ < 0) {
             throw_errno(path, "open");
@@ -69,7 +70,7 @@ bool exists(const std::string& path) { return fs::symlink_status(path).type() !=
 
 std::uint64_t size_of_file(const std::string& path)
 {
-    struct stat facts{};
+    struct stat facts {};
     if (stat(path.c_str(), &facts) != 0) {
         throw MissingInput(path, fmt::format("is listed in the manifest, but: {}", std::strerror(errno)));
     }
@@ -115,7 +116,8 @@ bool is_ours(const std::string& name)
 // Files that may lie in a folder before its request does.
 bool comes_before_request(const std::string& name)
 {
-    return name.starts_with(lock_name) || is_leftover(name) || name == "status.json" || name == "metrics.jsonl";
+    return name.starts_with(lock_name) || is_leftover(name) || name == "status.json" ||
+           name == "metrics.jsonl";
 }
 
 std::vector<std::string> names_in(const std::string& folder)
@@ -141,8 +143,8 @@ void remove_path(const std::string& path)
     }
 }
 
-// The manifest goes first, so that a crash on the way leaves something incomplete, and the request last, so that it leaves
-// something recognisable.
+// The manifest goes first, so that a crash on the way leaves something incomplete, and the request last, so
+// that it leaves something recognisable.
 void remove_output(const std::string& folder)
 {
     std::set<std::string> names;
@@ -197,7 +199,8 @@ std::string request_differences(const nlohmann::json& before, const nlohmann::js
         text += part.empty() ? "" : part + "\n";
     }
     if (before.value("stage", "") != now.at("stage")) {
-        text += fmt::format("  stage: {} -> {}\n", before.value("stage", "(none)"), now.at("stage").get<std::string>());
+        text += fmt::format("  stage: {} -> {}\n", before.value("stage", "(none)"),
+                            now.at("stage").get<std::string>());
     }
     return text.empty() ? "  configuration digest (another version of the program?)\n" : text;
 }
@@ -214,7 +217,8 @@ void checked_manifest(const nlohmann::json& manifest, const std::string& path)
     }
     const int version = manifest.value("format_version", 0);
     if (version != format_version) {
-        throw DataError(path, fmt::format("has format version {}; this program reads version {}", version, format_version));
+        throw DataError(path, fmt::format("has format version {}; this program reads version {}", version,
+                                          format_version));
     }
     if (!manifest.contains("files") || !manifest["files"].is_array() || !manifest.contains("content")) {
         throw DataError(path, "lacks 'files' or 'content'");
@@ -266,22 +270,22 @@ Output::Output(const comm::World& world, std::string path, Request request, bool
     while (path_.size() > 1 && path_.back() == '/') {
         path_.pop_back();
     }
-    const auto release = [&] { release_lock(path_, std::exchange(token_, "")); };
-    try {
-        world_.on_root([&] {
-            std::error_code error;
-            fs::create_directories(path_, error);
-            if (error || !fs::is_directory(path_)) {
-                throw IoError(path_, "cannot be made a folder: " + (error ? error.message() : "a file is in the way"));
-            }
-            token_ = take_lock(path_, break_lock);
+    world_.on_root([&] {
+        std::error_code error;
+        fs::create_directories(path_, error);
+        if (error || !fs::is_directory(path_)) {
+            throw IoError(path_,
+                          "cannot be made a folder: " + (error ? error.message() : "a file is in the way"));
+        }
+        token_ = take_lock(path_, break_lock);
+        try {
             begin(force);
-        });
-        up_to_date_ = world_.any(up_to_date_);
-    } catch (...) {
-        release();
-        throw;
-    }
+        } catch (...) {
+            release_lock(path_, token_);
+            throw;
+        }
+    });
+    up_to_date_ = world_.any(up_to_date_);
 }
 
 Output::~Output() { release_lock(path_, token_); }
@@ -295,9 +299,10 @@ void Output::begin(bool force)
     if (!complete && !begun) {
         const auto foreign = std::find_if_not(names.begin(), names.end(), comes_before_request);
         if (foreign != names.end()) {
-            throw OutputConflict(path_, fmt::format("is not an output of this pipeline: it holds '{}' and no request.json or "
-                                                    "manifest.json; name an empty or new folder",
-                                                    *foreign));
+            throw OutputConflict(
+                path_, fmt::format("is not an output of this pipeline: it holds '{}' and no request.json or "
+                                   "manifest.json; name an empty or new folder",
+                                   *foreign));
         }
     }
     sweep_leftovers(path_);
@@ -307,14 +312,16 @@ void Output::begin(bool force)
             before = complete ? complete_request(path_) : read_json(path_ + "/request.json");
         } catch (const std::exception& error) {
             if (!force) {
-                throw OutputConflict(path_, fmt::format("holds an output that cannot be read ({}); --force makes it anew",
-                                                        error.what()));
+                throw OutputConflict(
+                    path_, fmt::format("holds an output that cannot be read ({}); --force makes it anew",
+                                       error.what()));
             }
         }
         if (!force && !same_request(before, now)) {
-            throw OutputConflict(path_, fmt::format("{} with another request:\n{}--force makes it anew, or name another folder",
-                                                    complete ? "is complete" : "was begun",
-                                                    request_differences(before, now)));
+            throw OutputConflict(
+                path_,
+                fmt::format("{} with another request:\n{}--force makes it anew, or name another folder",
+                            complete ? "is complete" : "was begun", request_differences(before, now)));
         }
         if (!force) {
             up_to_date_ = complete;
@@ -350,7 +357,8 @@ void Output::publish_entries(const nlohmann::json& content, const std::vector<nl
                                    {"run", run}};
         const auto text = manifest.dump(1) + "\n";
         if (text.size() > max_json_bytes) {
-            throw InternalError(fmt::format("manifest of {} has {} bytes, more than readers take", path_, text.size()));
+            throw InternalError(
+                fmt::format("manifest of {} has {} bytes, more than readers take", path_, text.size()));
         }
         fault_point("publish.before-manifest");
         publish_text(path_ + "/manifest.json", text);
@@ -358,7 +366,8 @@ void Output::publish_entries(const nlohmann::json& content, const std::vector<nl
     });
 }
 
-void publish_file(const std::string& final_path, const std::function<void(const std::string& temporary)>& write)
+void publish_file(const std::string& final_path,
+                  const std::function<void(const std::string& temporary)>& write)
 {
     const auto temporary = temporary_name(final_path);
     try {
@@ -391,7 +400,10 @@ void publish_written(const std::string& temporary, const std::string& final_path
     fault_point("publish.after-rename");
 }
 
-std::string temporary_name(const std::string& final_path) { return final_path + ".part." + job_id() + "." + new_token(); }
+std::string temporary_name(const std::string& final_path)
+{
+    return final_path + ".part." + job_id() + "." + new_token();
+}
 
 void sweep_leftovers(const std::string& folder)
 {
@@ -411,7 +423,8 @@ nlohmann::json read_json(const std::string& path)
         throw MissingInput(path, "cannot be read: " + error.message());
     }
     if (bytes > max_json_bytes) {
-        throw DataError(path, fmt::format("has {} bytes; {} is the most that is read", bytes, max_json_bytes));
+        throw DataError(path,
+                        fmt::format("has {} bytes; {} is the most that is read", bytes, max_json_bytes));
     }
     std::ifstream file(path, std::ios::binary);
     const std::string text((std::istreambuf_iterator<char>(file)), {});
@@ -435,13 +448,15 @@ nlohmann::json read_manifest(const std::string& folder)
         throw MissingInput(folder, "does not exist, or is not a folder");
     }
     if (!exists(path)) {
-        throw MissingInput(folder, "has no manifest.json: it is not complete, or not an output of this pipeline");
+        throw MissingInput(folder,
+                           "has no manifest.json: it is not complete, or not an output of this pipeline");
     }
     auto manifest = read_json(path);
     try {
         checked_manifest(manifest, path);
         if (manifest.at("content_id") != id_of(manifest.at("files"))) {
-            throw DataError(path, "does not agree with itself: content_id is not the hash of the files' hashes");
+            throw DataError(path,
+                            "does not agree with itself: content_id is not the hash of the files' hashes");
         }
     } catch (const nlohmann::json::exception& problem) {
         throw DataError(path, std::string("is not a valid manifest: ") + problem.what());
@@ -455,28 +470,33 @@ void verify_file(const std::string& folder, const nlohmann::json& entry, bool tr
 {
     const std::string name = entry.at("name");
     const fs::path relative(name);
-    if (name.empty() || relative.is_absolute() || std::find(relative.begin(), relative.end(), "..") != relative.end()) {
+    if (name.empty() || relative.is_absolute() ||
+        std::find(relative.begin(), relative.end(), "..") != relative.end()) {
         throw DataError(folder + "/manifest.json", "lists a file outside its folder: '" + name + "'");
     }
     const auto path = folder + "/" + name;
     const std::uint64_t expected = entry.at("bytes");
     if (const auto found = size_of_file(path); found != expected) {
-        throw DataError(path, fmt::format("has {} bytes, its manifest says {}: it was truncated or changed", found, expected));
+        throw DataError(path, fmt::format("has {} bytes, its manifest says {}: it was truncated or changed",
+                                          found, expected));
     }
     if (trust) {
         return;
     }
     const auto& blocks = entry.at("blocks");
     if (blocks.size() != (expected + hash_block_bytes - 1) / hash_block_bytes) {
-        throw DataError(folder + "/manifest.json", fmt::format("lists {} blocks for '{}'", blocks.size(), name));
+        throw DataError(folder + "/manifest.json",
+                        fmt::format("lists {} blocks for '{}'", blocks.size(), name));
     }
     const Descriptor file(path, O_RDONLY | O_CLOEXEC);
     for (std::size_t block = 0; block < blocks.size(); ++block) {
         const auto found = block_hash(file, path, block);
         if (blocks[block] != found) {
-            throw DataError(path, fmt::format("is damaged: block {} (bytes {} to {}) has hash {}, its manifest says {}", block,
-                                              block * hash_block_bytes, std::min(expected, (block + 1) * hash_block_bytes),
-                                              found, blocks[block].get<std::string>()));
+            throw DataError(
+                path,
+                fmt::format("is damaged: block {} (bytes {} to {}) has hash {}, its manifest says {}", block,
+                            block * hash_block_bytes, std::min(expected, (block + 1) * hash_block_bytes),
+                            found, blocks[block].get<std::string>()));
         }
     }
 }
@@ -497,7 +517,8 @@ nlohmann::json file_entry(const comm::World& world, const std::string& folder, c
         sync_path(path);  // every host may hold pages of a file that all ranks wrote
         bytes = size_of_file(path);
         const auto blocks = (bytes + hash_block_bytes - 1) / hash_block_bytes;
-        const auto rank = static_cast<std::uint64_t>(world.rank()), size = static_cast<std::uint64_t>(world.size());
+        const auto rank = static_cast<std::uint64_t>(world.rank()),
+                   size = static_cast<std::uint64_t>(world.size());
         const Descriptor file(path, O_RDONLY | O_CLOEXEC);
         for (auto block = blocks * rank / size; block < blocks * (rank + 1) / size; ++block) {
             own += block_hash(file, path, block);
@@ -530,9 +551,11 @@ std::string differences(const nlohmann::json& before, const nlohmann::json& now)
     }
     std::string text;
     for (const auto& key : keys) {
-        const auto was = old_values.value(key, nlohmann::json()), is = new_values.value(key, nlohmann::json());
+        const auto was = old_values.value(key, nlohmann::json()),
+                   is = new_values.value(key, nlohmann::json());
         if (was != is && !key.empty()) {
-            text += fmt::format("{}  {}: {} -> {}", text.empty() ? "" : "\n", key.substr(1), value_text(was), value_text(is));
+            text += fmt::format("{}  {}: {} -> {}", text.empty() ? "" : "\n", key.substr(1), value_text(was),
+                                value_text(is));
         }
     }
     return text;

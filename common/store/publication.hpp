@@ -8,9 +8,9 @@
 
 #include "comm/world.hpp"
 
-// How anything becomes visible (stores, models, checkpoints, reports): written under a temporary name in the same folder,
-// synced, renamed, the folder synced; then the manifest, by rename too: that is the commit. What has no manifest does not
-// exist. A published file is never modified.
+// How anything becomes visible (stores, models, checkpoints, reports): written under a temporary name in the
+// same folder, synced, renamed, the folder synced; then the manifest, by rename too: that is the commit. What
+// has no manifest does not exist. A published file is never modified.
 namespace astroclip::store {
 
 // What a stage is about to make: enough to tell "up to date" from "something else lies there".
@@ -21,13 +21,14 @@ struct Request {
     nlohmann::json inputs;  // {name: content id of the input store or file list}
 };
 
-// Exclusive use of an output folder by one job. The lock file says who (job, host, pid, start time, token); it is
-// stale only if that process is provably gone (same host and no such pid, or Slurm does not know the job).
+// Exclusive use of an output folder by one job. The lock file says who (job, host, pid, start time, token);
+// it is stale only if that process is provably gone (same host and no such pid, or Slurm does not know the
+// job).
 class Output {
 public:
     // Collective. Creates the folder if need be and takes its lock (rank 0). Removes leftovers of dead jobs.
-    // Throws OutputConflict (73) if another live job holds it, or if it is complete or begun with another request and not
-    // `force`, saying what differs; IoError (74) if it cannot be written.
+    // Throws OutputConflict (73) if another live job holds it, or if it is complete or begun with another
+    // request and not `force`, saying what differs; IoError (74) if it cannot be written.
     Output(const comm::World& world, std::string path, Request request, bool force, bool break_lock = false);
     ~Output();  // releases the lock
     Output(const Output&) = delete;
@@ -38,8 +39,8 @@ public:
     bool up_to_date() const { return up_to_date_; }  // complete, with this request: nothing to do
     const comm::World& world() const { return world_; }
 
-    // Collective. Publishes the folder's manifest.json: schema or kind, the files (with sizes and block hashes), and
-    // `content`. The last thing a stage does.
+    // Collective. Publishes the folder's manifest.json: schema or kind, the files (with sizes and block
+    // hashes), and `content`. The last thing a stage does.
     void publish(const nlohmann::json& content, const std::vector<std::string>& files);
     // The same with entries that are known already (parts), so that no file is hashed twice.
     void publish_entries(const nlohmann::json& content, const std::vector<nlohmann::json>& entries);
@@ -54,8 +55,10 @@ private:
     bool up_to_date_ = false;
 };
 
-// Rank 0 only (no communication). `write` fills the temporary file it is given; then sync, rename, sync of the folder.
-void publish_file(const std::string& final_path, const std::function<void(const std::string& temporary)>& write);
+// Rank 0 only (no communication). `write` fills the temporary file it is given; then sync, rename, sync of
+// the folder.
+void publish_file(const std::string& final_path,
+                  const std::function<void(const std::string& temporary)>& write);
 void publish_text(const std::string& final_path, const std::string& text);
 // The last steps of publish_file, for a file that all ranks have written and closed.
 void publish_written(const std::string& temporary, const std::string& final_path);
@@ -64,17 +67,21 @@ void publish_written(const std::string& temporary, const std::string& final_path
 std::string temporary_name(const std::string& final_path);
 void sweep_leftovers(const std::string& folder);
 
-// Reads FOLDER/manifest.json. MissingInput (66) if there is none ("not complete, or not a store"), DataError if it is not
-// valid JSON of a known format version.
+// Reads FOLDER/manifest.json. MissingInput (66) if there is none ("not complete, or not a store"), DataError
+// if it is not valid JSON of a known format version.
 nlohmann::json read_manifest(const std::string& folder);
 nlohmann::json read_json(const std::string& path);  // depth and size limited
 
-// Content id of a published folder: hash over its manifest's file hashes (not of what differs from run to run).
+// Content id of a published folder: hash over its manifest's file hashes (not of what differs from run to
+// run).
 std::string content_id(const std::string& folder);
-// Compares a published file with its manifest entry: size always, hashes too unless `trust`. DataError names file and block.
+// Compares a published file with its manifest entry: size always, hashes too unless `trust`. DataError names
+// file and block.
 void verify_file(const std::string& folder, const nlohmann::json& entry, bool trust);
-nlohmann::json file_entry(const std::string& folder, const std::string& name);  // {name, bytes, blocks: [hash…]}
-// Collective. The same, synced first and with the blocks hashed by all ranks; `temporary`: the file's present name, if it has another yet.
+nlohmann::json file_entry(const std::string& folder,
+                          const std::string& name);  // {name, bytes, blocks: [hash…]}
+// Collective. The same, synced first and with the blocks hashed by all ranks; `temporary`: the file's present
+// name, if it has another yet.
 nlohmann::json file_entry(const comm::World& world, const std::string& folder, const std::string& name,
                           const std::string& temporary = "");
 // Version, host, job, ranks, UTC: what differs from run to run and stands in manifests alone.

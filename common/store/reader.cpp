@@ -45,7 +45,8 @@ void Reader::State::load(const std::string& kind)
     const auto manifest_path = path + "/manifest.json";
     try {
         if (!manifest.at("content").contains("schema")) {
-            throw DataError(manifest_path, fmt::format("describes a {}, not a store", manifest.at("kind").get<std::string>()));
+            throw DataError(manifest_path, fmt::format("describes a {}, not a store",
+                                                       manifest.at("kind").get<std::string>()));
         }
         schema = schema_from_json(manifest.at("content").at("schema"));
         if (!kind.empty() && schema.kind != kind) {
@@ -70,7 +71,8 @@ void Reader::State::load_parts()
             throw DataError(path + "/manifest.json", "lists the part '" + name + "' without its hashes");
         }
         verify_file(path, entries[name], true);  // there, and of the right size
-        parts.push_back({.path = path + "/" + name, .entry = entries[name], .first = rows, .rows = part.at("rows")});
+        parts.push_back(
+            {.path = path + "/" + name, .entry = entries[name], .first = rows, .rows = part.at("rows")});
         rows += parts.back().rows;
     }
     if (rows != manifest.at("content").at("rows") || parts.empty()) {
@@ -86,7 +88,8 @@ void Reader::State::load_axes()
         const auto size = axis.values.size();
         axis.values = hdf5::read<double>(values, name);
         if (axis.values.size() != size) {
-            throw DataError(name, fmt::format("axis '{}' has {} values, its manifest says {}", axis.name, axis.values.size(), size));
+            throw DataError(name, fmt::format("axis '{}' has {} values, its manifest says {}", axis.name,
+                                              axis.values.size(), size));
         }
     }
 }
@@ -127,7 +130,8 @@ const Column& Reader::State::column(const std::string& name) const
     return schema.column(name);
 }
 
-Reader::Reader(const std::string& path, const std::string& kind, bool trust) : state_(std::make_unique<State>())
+Reader::Reader(const std::string& path, const std::string& kind, bool trust)
+    : state_(std::make_unique<State>())
 {
     state_->path = path;
     state_->trust = trust;
@@ -148,11 +152,12 @@ void Reader::read(const std::string& name, std::int64_t first, std::int64_t coun
 {
     const auto& column = state_->column(name);
     if (first < 0 || count < 0 || first + count > state_->rows) {
-        throw InternalError(fmt::format("rows {} to {} of {} were asked for, which has {}", first, first + count, state_->path,
-                                        state_->rows));
+        throw InternalError(fmt::format("rows {} to {} of {} were asked for, which has {}", first,
+                                        first + count, state_->path, state_->rows));
     }
     auto& parts = state_->parts;
-    auto part = std::upper_bound(parts.begin(), parts.end(), first, [](std::int64_t row, const Part& p) { return row < p.first; });
+    auto part = std::upper_bound(parts.begin(), parts.end(), first,
+                                 [](std::int64_t row, const Part& p) { return row < p.first; });
     for (--part; count > 0; ++part) {
         const auto here = std::min(count, part->first + part->rows - first);
         if (here <= 0) {
@@ -174,8 +179,8 @@ std::vector<T> Reader::column(const std::string& name) const
     return values;
 }
 
-#define ASTROCLIP_READ(T)                                                                           \
-    template void Reader::read<T>(const std::string&, std::int64_t, std::int64_t, T*) const;        \
+#define ASTROCLIP_READ(T)                                                                    \
+    template void Reader::read<T>(const std::string&, std::int64_t, std::int64_t, T*) const; \
     template std::vector<T> Reader::column<T>(const std::string&) const;
 ASTROCLIP_READ(float)
 ASTROCLIP_READ(double)

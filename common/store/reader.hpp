@@ -10,9 +10,10 @@
 
 namespace astroclip::store {
 
-// Reads a complete store by its manifest, with the serial driver (so that a reader thread may, while no other thread of the
-// process is inside HDF5). Hashes of a part are checked at its first use unless `trust`. Rows are numbered over all parts.
-// Errors: MissingInput (66) without a manifest or a part; DataError (65) for a wrong kind, size, hash or schema.
+// Reads a complete store by its manifest, with the serial driver (so that a reader thread may, while no other
+// thread of the process is inside HDF5). Hashes of a part are checked at its first use unless `trust`. Rows
+// are numbered over all parts. Errors: MissingInput (66) without a manifest or a part; DataError (65) for a
+// wrong kind, size, hash or schema.
 class Reader {
 public:
     Reader(const std::string& path, const std::string& kind, bool trust = false);  // kind "": any

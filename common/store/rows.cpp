@@ -23,13 +23,20 @@ template <typename From>
 void append_values(Type type, std::vector<char>& bytes, const From* values, std::size_t count)
 {
     switch (type) {
-        case Type::f32: return append_as<float>(bytes, values, count);
-        case Type::f64: return append_as<double>(bytes, values, count);
-        case Type::i64: return append_as<std::int64_t>(bytes, values, count);
-        case Type::i32: return append_as<std::int32_t>(bytes, values, count);
-        case Type::i16: return append_as<std::int16_t>(bytes, values, count);
-        case Type::u8: return append_as<std::uint8_t>(bytes, values, count);
-        case Type::u32: return append_as<std::uint32_t>(bytes, values, count);
+        case Type::f32:
+            return append_as<float>(bytes, values, count);
+        case Type::f64:
+            return append_as<double>(bytes, values, count);
+        case Type::i64:
+            return append_as<std::int64_t>(bytes, values, count);
+        case Type::i32:
+            return append_as<std::int32_t>(bytes, values, count);
+        case Type::i16:
+            return append_as<std::int16_t>(bytes, values, count);
+        case Type::u8:
+            return append_as<std::uint8_t>(bytes, values, count);
+        case Type::u32:
+            return append_as<std::uint32_t>(bytes, values, count);
     }
 }
 
@@ -67,7 +74,8 @@ void Rows::add(const std::string& column, T value)
 {
     const auto& description = schema_->column(column);
     if (!description.shape.empty()) {
-        throw InternalError(fmt::format("column '{}' takes {} values a row, one was given", column, description.row_items()));
+        throw InternalError(
+            fmt::format("column '{}' takes {} values a row, one was given", column, description.row_items()));
     }
     append_values(description.type, bytes_.at(column), &value, 1);
 }
@@ -81,8 +89,8 @@ const std::vector<char>& Rows::bytes(const std::string& column) const
     return found->second;
 }
 
-#define ASTROCLIP_ADD(T)                                                        \
-    template void Rows::add<T>(const std::string&, const T*, std::size_t);      \
+#define ASTROCLIP_ADD(T)                                                   \
+    template void Rows::add<T>(const std::string&, const T*, std::size_t); \
     template void Rows::add<T>(const std::string&, T);
 ASTROCLIP_ADD(float)
 ASTROCLIP_ADD(double)

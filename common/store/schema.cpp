@@ -26,11 +26,16 @@ const char* const qflag_bits =
     "1 more than 5 % masked, 2 more than 5 % without inverse variance, 4 blank edge, 8 clipped values, "
     "16 non-finite values replaced by 0, 32 catalogue flux missing or not positive, 64 redshift fit warns, "
     "128 no position";
-const char* const citation = "Parker et al. 2024, AstroCLIP: a cross-modal foundation model for galaxies, MNRAS 531, 4990";
+const char* const citation =
+    "Parker et al. 2024, AstroCLIP: a cross-modal foundation model for galaxies, MNRAS 531, 4990";
 
 Column object_id()
 {
-    return {"object_id", Type::i64, {}, "", "identifier, unique in the store: DESI TARGETID or the same packing",
+    return {"object_id",
+            Type::i64,
+            {},
+            "",
+            "identifier, unique in the store: DESI TARGETID or the same packing",
             "meta.id;meta.main"};
 }
 
@@ -50,9 +55,13 @@ void add_position(std::vector<Column>& columns)
 void add_photometry(std::vector<Column>& columns)
 {
     for (const auto* band : {"g", "r", "z"}) {
-        columns.push_back({std::string("flux_") + band, Type::f32, {}, "nanomaggy",
+        columns.push_back({std::string("flux_") + band,
+                           Type::f32,
+                           {},
+                           "nanomaggy",
                            std::string("catalogue flux, band ") + band + ", not corrected for extinction",
-                           "phot.flux;em.opt", "NaN"});
+                           "phot.flux;em.opt",
+                           "NaN"});
     }
     columns.push_back({"ebv", Type::f32, {}, "mag", "Galactic reddening E(B-V)", "phot.color.excess", "NaN"});
 }
@@ -118,14 +127,23 @@ nlohmann::json to_json(const Schema& schema)
 {
     auto columns = nlohmann::json::array();
     for (const auto& c : schema.columns) {
-        columns.push_back({{"name", c.name}, {"type", name_of(c.type)}, {"shape", c.shape}, {"unit", c.unit},
-                           {"description", c.description}, {"ucd", c.ucd}, {"fill", c.fill}});
+        columns.push_back({{"name", c.name},
+                           {"type", name_of(c.type)},
+                           {"shape", c.shape},
+                           {"unit", c.unit},
+                           {"description", c.description},
+                           {"ucd", c.ucd},
+                           {"fill", c.fill}});
     }
     auto axes = nlohmann::json::array();
     for (const auto& a : schema.axes) {
-        axes.push_back({{"name", a.name}, {"unit", a.unit}, {"description", a.description}, {"size", a.values.size()}});
+        axes.push_back(
+            {{"name", a.name}, {"unit", a.unit}, {"description", a.description}, {"size", a.values.size()}});
     }
-    return {{"kind", schema.kind}, {"version", schema.version}, {"columns", columns}, {"axes", axes},
+    return {{"kind", schema.kind},
+            {"version", schema.version},
+            {"columns", columns},
+            {"axes", axes},
             {"attributes", schema.attributes}};
 }
 
@@ -153,14 +171,22 @@ Schema images(const std::string& bands, int size, double pixel_scale_arcsec)
     auto& columns = schema.columns;
     add_survey_ids(columns);
     add_position(columns);
-    columns.push_back({"flux", Type::f32, {bands.size(), side, side}, "nanomaggy",
-                       "cutout [band, y, x], centred on the object, bands in the order of the attribute bands",
-                       "phot.flux.density;em.opt"});
+    columns.push_back(
+        {"flux",
+         Type::f32,
+         {bands.size(), side, side},
+         "nanomaggy",
+         "cutout [band, y, x], centred on the object, bands in the order of the attribute bands",
+         "phot.flux.density;em.opt"});
     add_photometry(columns);
-    columns.push_back({"redshift", Type::f64, {}, "", "spectroscopic redshift of the input list", "src.redshift", "NaN"});
+    columns.push_back(
+        {"redshift", Type::f64, {}, "", "spectroscopic redshift of the input list", "src.redshift", "NaN"});
     columns.push_back(flags());
-    schema.attributes = {{"bands", bands}, {"pixel_scale", pixel_scale_arcsec}, {"pixel_scale_unit", "arcsec"},
-                         {"radesys", "ICRS"}, {"qflag_bits", qflag_bits}};
+    schema.attributes = {{"bands", bands},
+                         {"pixel_scale", pixel_scale_arcsec},
+                         {"pixel_scale_unit", "arcsec"},
+                         {"radesys", "ICRS"},
+                         {"qflag_bits", qflag_bits}};
     return schema;
 }
 
@@ -171,15 +197,33 @@ Schema spectra(const std::vector<double>& wavelength)
     auto& columns = schema.columns;
     add_survey_ids(columns);
     add_position(columns);
-    columns.push_back({"flux", Type::f32, {bins}, "10**-17 erg s-1 cm-2 Angstrom-1", "flux density on the grid wavelength",
+    columns.push_back({"flux",
+                       Type::f32,
+                       {bins},
+                       "10**-17 erg s-1 cm-2 Angstrom-1",
+                       "flux density on the grid wavelength",
                        "phot.flux.density;em.wl"});
-    columns.push_back({"ivar", Type::f32, {bins}, "10**34 erg-2 s2 cm4 Angstrom2", "inverse variance of flux",
-                       "stat.weight;phot.flux.density", "0"});
-    columns.push_back({"mask", Type::u32, {bins}, "", "pixel mask of the survey; 0 is good", "meta.code.qual"});
+    columns.push_back({"ivar",
+                       Type::f32,
+                       {bins},
+                       "10**34 erg-2 s2 cm4 Angstrom2",
+                       "inverse variance of flux",
+                       "stat.weight;phot.flux.density",
+                       "0"});
+    columns.push_back(
+        {"mask", Type::u32, {bins}, "", "pixel mask of the survey; 0 is good", "meta.code.qual"});
     columns.push_back({"redshift", Type::f64, {}, "", "spectroscopic redshift", "src.redshift", "NaN"});
-    columns.push_back({"redshift_error", Type::f64, {}, "", "error of redshift", "stat.error;src.redshift", "NaN"});
-    columns.push_back({"zwarn", Type::i64, {}, "", "warning bits of the redshift fit; 0 is good", "meta.code.qual", "-1"});
-    columns.push_back({"spectype", Type::u8, {}, "", "class of the redshift fit, codes in spectype_codes", "src.spType", "0"});
+    columns.push_back(
+        {"redshift_error", Type::f64, {}, "", "error of redshift", "stat.error;src.redshift", "NaN"});
+    columns.push_back(
+        {"zwarn", Type::i64, {}, "", "warning bits of the redshift fit; 0 is good", "meta.code.qual", "-1"});
+    columns.push_back({"spectype",
+                       Type::u8,
+                       {},
+                       "",
+                       "class of the redshift fit, codes in spectype_codes",
+                       "src.spType",
+                       "0"});
     add_photometry(columns);
     columns.push_back(flags());
     schema.axes.push_back({"wavelength", "Angstrom", "vacuum wavelength, observed frame", wavelength});
@@ -196,8 +240,13 @@ Schema pairs()
     columns.push_back({"image_row", Type::i64, {}, "", "row in the store of images", "meta.record"});
     columns.push_back({"spectrum_row", Type::i64, {}, "", "row in the store of spectra", "meta.record"});
     columns.push_back({"split", Type::u8, {}, "", "0 training, 1 test; a hash of object_id", "meta.code"});
-    columns.push_back({"separation_arcsec", Type::f64, {}, "arcsec", "distance of the two positions on the sky",
-                       "pos.angDistance", "NaN"});
+    columns.push_back({"separation_arcsec",
+                       Type::f64,
+                       {},
+                       "arcsec",
+                       "distance of the two positions on the sky",
+                       "pos.angDistance",
+                       "NaN"});
     return schema;
 }
 
@@ -209,17 +258,31 @@ Schema embeddings(int width)
     columns.push_back({"targetid", Type::i64, {}, "", "DESI TARGETID", "meta.id", "-1"});
     add_survey_ids(columns);
     add_position(columns);
-    columns.push_back({"healpix_29", Type::i64, {}, "", "HEALPix pixel of the position, order 29, nested", "pos.healpix"});
+    columns.push_back(
+        {"healpix_29", Type::i64, {}, "", "HEALPix pixel of the position, order 29, nested", "pos.healpix"});
     for (const std::string modality : {"image", "spectrum"}) {
-        columns.push_back({modality + "_embedding", Type::f32, {dimensions}, "", "embedding of the " + modality + ", unit vector",
-                           "", "0"});
-        columns.push_back({modality + "_embedding_norm", Type::f32, {}, "",
-                           "length of the " + modality + " embedding before it was normalised", "", "0"});
-        columns.push_back({"has_" + modality, Type::u8, {}, "", "1 if the object has an " + modality, "meta.code"});
+        columns.push_back({modality + "_embedding",
+                           Type::f32,
+                           {dimensions},
+                           "",
+                           "embedding of the " + modality + ", unit vector",
+                           "",
+                           "0"});
+        columns.push_back({modality + "_embedding_norm",
+                           Type::f32,
+                           {},
+                           "",
+                           "length of the " + modality + " embedding before it was normalised",
+                           "",
+                           "0"});
+        columns.push_back(
+            {"has_" + modality, Type::u8, {}, "", "1 if the object has an " + modality, "meta.code"});
     }
     columns.back().description = "1 if the object has a spectrum";
-    columns.push_back({"z_spec", Type::f64, {}, "", "spectroscopic redshift, from the input", "src.redshift", "NaN"});
-    columns.push_back({"zwarn", Type::i64, {}, "", "warning bits of the redshift fit; 0 is good", "meta.code.qual", "-1"});
+    columns.push_back(
+        {"z_spec", Type::f64, {}, "", "spectroscopic redshift, from the input", "src.redshift", "NaN"});
+    columns.push_back(
+        {"zwarn", Type::i64, {}, "", "warning bits of the redshift fit; 0 is good", "meta.code.qual", "-1"});
     columns.push_back(flags());
     schema.attributes = {{"radesys", "ICRS"},
                          {"qflag_bits", qflag_bits},

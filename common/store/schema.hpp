@@ -5,12 +5,13 @@
 #include <string>
 #include <vector>
 
-// What each kind of store holds: the contract between stages. README.md beside this file has the tables for people.
+// What each kind of store holds: the contract between stages. README.md beside this file has the tables for
+// people.
 namespace astroclip::store {
 
 enum class Type { f32, f64, i64, i32, i16, u8, u32 };
 std::size_t size_of(Type type);
-const char* name_of(Type type);  // "float32", …
+const char* name_of(Type type);            // "float32", …
 Type type_named(const std::string& name);  // InternalError for an unknown one
 
 // One dataset of a store: [rows, shape…].
@@ -20,8 +21,8 @@ struct Column {
     std::vector<std::size_t> shape{};  // of one row; empty: a scalar
     std::string unit;                  // FITS standard unit string; "" for none
     std::string description;
-    std::string ucd{};                 // IVOA UCD1+, where one fits
-    std::string fill{};                // what stands where the input has no value: "NaN", "-1", "0"; "" if that cannot be
+    std::string ucd{};   // IVOA UCD1+, where one fits
+    std::string fill{};  // what stands where the input has no value: "NaN", "-1", "0"; "" if that cannot be
     std::size_t row_items() const;
     std::size_t row_bytes() const;
 };
@@ -39,23 +40,25 @@ struct Schema {
     int version = 1;
     std::vector<Column> columns;  // the first is object_id
     std::vector<Axis> axes{};
-    nlohmann::json attributes = nlohmann::json::object();  // root attributes: bands, pixel_scale, …; texts and numbers
-    const Column& column(const std::string& name) const;   // throws InternalError if absent
+    nlohmann::json attributes =
+        nlohmann::json::object();  // root attributes: bands, pixel_scale, …; texts and numbers
+    const Column& column(const std::string& name) const;  // throws InternalError if absent
     bool has(const std::string& name) const;
     std::size_t row_bytes() const;
 };
 
-// As in the manifest; of an axis without its values, which the files hold. from_json throws nlohmann's exceptions.
+// As in the manifest; of an axis without its values, which the files hold. from_json throws nlohmann's
+// exceptions.
 nlohmann::json to_json(const Schema& schema);
 Schema schema_from_json(const nlohmann::json& json);
 
 // Bits of the column qflag, as its attribute `qflag_bits` lists them.
 namespace qflag {
-inline constexpr std::uint32_t masked = 1;      // more than 5 % of the pixels or bins are masked
-inline constexpr std::uint32_t zero_ivar = 2;   // more than 5 % of the bins have no inverse variance
-inline constexpr std::uint32_t edge = 4;        // the cutout touches the edge of its brick: blank pixels
-inline constexpr std::uint32_t clipped = 8;     // values were clipped
-inline constexpr std::uint32_t replaced = 16;   // non-finite values were replaced by 0
+inline constexpr std::uint32_t masked = 1;          // more than 5 % of the pixels or bins are masked
+inline constexpr std::uint32_t zero_ivar = 2;       // more than 5 % of the bins have no inverse variance
+inline constexpr std::uint32_t edge = 4;            // the cutout touches the edge of its brick: blank pixels
+inline constexpr std::uint32_t clipped = 8;         // values were clipped
+inline constexpr std::uint32_t replaced = 16;       // non-finite values were replaced by 0
 inline constexpr std::uint32_t no_photometry = 32;  // a catalogue flux is missing or not positive
 inline constexpr std::uint32_t bad_redshift = 64;   // the redshift fit warns (zwarn is not 0)
 inline constexpr std::uint32_t no_position = 128;   // ra and dec are not known and stand at 0
@@ -78,7 +81,8 @@ struct Reject {
 
 // flux [bands, size, size] nanomaggy, centred on the object, with the columns of the survey.
 Schema images(const std::string& bands, int size, double pixel_scale_arcsec);
-// flux, ivar, mask [bins] on the grid `wavelength` (Angstrom, vacuum, observed frame), with the redshift of its file.
+// flux, ivar, mask [bins] on the grid `wavelength` (Angstrom, vacuum, observed frame), with the redshift of
+// its file.
 Schema spectra(const std::vector<double>& wavelength);
 // image_row, spectrum_row (row numbers in the two stores), split (0 train, 1 test), separation_arcsec.
 Schema pairs();

@@ -16,7 +16,7 @@ namespace astroclip::store {
 namespace {
 
 constexpr std::int64_t default_part_bytes = std::int64_t{4} << 30;
-constexpr std::int64_t default_turn_bytes = std::int64_t{32} << 20;
+constexpr std::int64_t default_turn_bytes = std::int64_t{64} << 20;
 
 // Objects left out, by reason and kind.
 struct RejectCounts {
@@ -47,7 +47,8 @@ struct RejectCounts {
         for (const auto& [reason, kinds] : reasons) {
             by_reason[reason] = {{"selection", kinds.selection}, {"damage", kinds.damage}};
         }
-        return {{"total", total()}, {"selection", all.selection}, {"damage", all.damage}, {"reasons", by_reason}};
+        return {
+            {"total", total()}, {"selection", all.selection}, {"damage", all.damage}, {"reasons", by_reason}};
     }
     static RejectCounts from(const nlohmann::json& json)
     {
@@ -109,7 +110,10 @@ struct Writer::State {
     std::vector<Reject> rejects{};  // of this part, in the order of the plan; rank 0 has them
     RejectCounts counts{};          // of this part
 
-    std::int64_t parts() const { return std::max<std::int64_t>(1, (plan_size + options.part_rows - 1) / options.part_rows); }
+    std::int64_t parts() const
+    {
+        return std::max<std::int64_t>(1, (plan_size + options.part_rows - 1) / options.part_rows);
+    }
     Range range(std::int64_t number) const
     {
         return {number * options.part_rows, std::min(plan_size, (number + 1) * options.part_rows)};
@@ -123,14 +127,19 @@ struct Writer::State {
     void check_limit() const;
 };
 
-Writer::Writer(Output& output, Schema schema, std::int64_t plan_size, const std::string& plan_id, Options options)
+Writer::Writer(Output& output, Schema schema, std::int64_t plan_size, const std::string& plan_id,
+               Options options)
     : state_(new State{output, output.world(), std::move(schema), plan_size, plan_id, options})
 {
     auto& o = state_->options;
     const auto row_bytes = static_cast<std::int64_t>(std::max<std::size_t>(state_->schema.row_bytes(), 1));
     o.unit_rows = std::max<std::int64_t>(o.unit_rows, 1);
-    o.part_rows = rounded_up(o.part_rows > 0 ? o.part_rows : std::max<std::int64_t>(default_part_bytes / row_bytes, 1), o.unit_rows);
-    o.turn_rows = rounded_up(o.turn_rows > 0 ? o.turn_rows : std::max<std::int64_t>(default_turn_bytes / row_bytes, 1), o.unit_rows);
+    o.part_rows =
+        rounded_up(o.part_rows > 0 ? o.part_rows : std::max<std::int64_t>(default_part_bytes / row_bytes, 1),
+                   o.unit_rows);
+    o.turn_rows =
+        rounded_up(o.turn_rows > 0 ? o.turn_rows : std::max<std::int64_t>(default_turn_bytes / row_bytes, 1),
+                   o.unit_rows);
 }
 
 Writer::~Writer() = default;
@@ -146,10 +155,11 @@ nlohmann::json Writer::State::committed(std::int64_t number) const
     const auto expected = range(number);
     try {
         const auto& plan = commit.at("plan");
-        if (plan.at("id") != plan_id || plan.at("first") != expected.first || plan.at("last") != expected.last ||
-            commit.at("kind") != schema.kind) {
-            throw OutputConflict(commit_path, "belongs to another list of input objects or another size of parts; "
-                                              "--force makes the output anew");
+        if (plan.at("id") != plan_id || plan.at("first") != expected.first ||
+            plan.at("last") != expected.last || commit.at("kind") != schema.kind) {
+            throw OutputConflict(commit_path,
+                                 "belongs to another list of input objects or another size of parts; "
+                                 "--force makes the output anew");
         }
         verify_file(output.path(), commit.at("file"), true);
     } catch (const nlohmann::json::exception& problem) {
@@ -180,8 +190,9 @@ bool Writer::next_part()
         return false;
     }
     if (s.world.stop_requested()) {
-        throw Stopped(fmt::format("stopped on request: {} of {} parts of {} are published; the same command goes on", s.part,
-                                  s.parts(), s.output.path()));
+        throw Stopped(
+            fmt::format("stopped on request: {} of {} parts of {} are published; the same command goes on",
+                        s.part, s.parts(), s.output.path()));
     }
     const auto range = part();
     s.turns.clear();
@@ -192,7 +203,8 @@ bool Writer::next_part()
     s.rows = 0;
     s.rejects.clear();
     s.counts = {};
-    s.file.emplace(s.world, s.schema, s.output.request(), s.path(s.part) + ".h5", static_cast<std::uint64_t>(range.size()));
+    s.file.emplace(s.world, s.schema, s.output.request(), s.path(s.part) + ".h5",
+                   static_cast<std::uint64_t>(range.size()));
     return true;
 }
 
@@ -227,14 +239,14 @@ void Writer::State::check_rows(const Rows& rows_of_turn, const std::vector<Rejec
     const auto own = share(turns[turn]);
     const auto found = static_cast<std::int64_t>(rows_of_turn.size() + left_out.size());
     if (found != own.size()) {
-        throw InternalError(fmt::format("plan positions {} to {} gave {} rows and {} rejects", own.first, own.last,
-                                        rows_of_turn.size(), left_out.size()));
+        throw InternalError(fmt::format("plan positions {} to {} gave {} rows and {} rejects", own.first,
+                                        own.last, rows_of_turn.size(), left_out.size()));
     }
     for (const auto& column : schema.columns) {
         const auto bytes = rows_of_turn.bytes(column.name).size();
         if (bytes != rows_of_turn.size() * column.row_bytes()) {
-            throw InternalError(fmt::format("column '{}' has {} bytes for {} rows of {}", column.name, bytes, rows_of_turn.size(),
-                                            column.row_bytes()));
+            throw InternalError(fmt::format("column '{}' has {} bytes for {} rows of {}", column.name, bytes,
+                                            rows_of_turn.size(), column.row_bytes()));
         }
     }
 }
@@ -263,13 +275,17 @@ void Writer::State::check_limit() const
     so_far.add(counts);
     const auto most = options.max_reject_fraction * static_cast<double>(plan_size);
     if (static_cast<double>(so_far.all.damage) > most) {
-        const auto example = std::find_if(rejects.begin(), rejects.end(), [](const Reject& r) { return r.damage; });
-        throw DataError(output.path(),
-                        fmt::format("{} damaged objects of {} planned are more than --max-reject-fraction {} allows ({}){}",
-                                    so_far.all.damage, plan_size, options.max_reject_fraction, so_far.text(),
-                                    example == rejects.end() ? ""
-                                                             : fmt::format("; for example {} row {}: {} {}", example->source,
-                                                                           example->source_row, example->reason, example->detail)));
+        const auto example =
+            std::find_if(rejects.begin(), rejects.end(), [](const Reject& r) { return r.damage; });
+        throw DataError(
+            output.path(),
+            fmt::format(
+                "{} damaged objects of {} planned are more than --max-reject-fraction {} allows ({}){}",
+                so_far.all.damage, plan_size, options.max_reject_fraction, so_far.text(),
+                example == rejects.end()
+                    ? ""
+                    : fmt::format("; for example {} row {}: {} {}", example->source, example->source_row,
+                                  example->reason, example->detail)));
     }
 }
 
@@ -280,8 +296,8 @@ void Writer::append(const Rows& rows, const std::vector<Reject>& rejects)
     struct Counts {
         std::int64_t rows, rejects;
     };
-    const auto all = s.world.all_gather(
-        std::vector<Counts>{{static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(rejects.size())}});
+    const auto all = s.world.all_gather(std::vector<Counts>{
+        {static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(rejects.size())}});
     auto first = s.rows;
     bool any_reject = false;
     for (int rank = 0; rank < s.world.size(); ++rank) {
@@ -299,29 +315,32 @@ void Writer::publish_part()
 {
     auto& s = *state_;
     if (s.turn != s.turns.size()) {
-        throw InternalError(fmt::format("part {} is published after {} of {} turns", s.part, s.turn, s.turns.size()));
+        throw InternalError(
+            fmt::format("part {} is published after {} of {} turns", s.part, s.turn, s.turns.size()));
     }
     const auto columns = s.file->column_hashes();
     const auto entry = s.file->publish(s.rejects, s.options.verify);
     s.file.reset();
     const auto range = part();
-    const nlohmann::json commit = {{"format", "astroclip"},
-                                   {"format_version", 1},
-                                   {"kind", s.schema.kind},
-                                   {"part", s.part},
-                                   {"plan", {{"id", s.plan_id}, {"first", range.first}, {"last", range.last}}},
-                                   {"rows", s.rows},
-                                   {"rejects", s.counts.json()},
-                                   {"columns", columns},
-                                   {"file", entry},
-                                   {"configuration_digest", s.output.request().configuration_digest},
-                                   {"inputs", s.output.request().inputs},
-                                   {"run", run_facts(s.world)}};
+    const nlohmann::json commit = {
+        {"format", "astroclip"},
+        {"format_version", 1},
+        {"kind", s.schema.kind},
+        {"part", s.part},
+        {"plan", {{"id", s.plan_id}, {"first", range.first}, {"last", range.last}}},
+        {"rows", s.rows},
+        {"rejects", s.counts.json()},
+        {"columns", columns},
+        {"file", entry},
+        {"configuration_digest", s.output.request().configuration_digest},
+        {"inputs", s.output.request().inputs},
+        {"run", run_facts(s.world)}};
     s.world.on_root([&] {
         fault_point("publish.before-manifest");
         publish_text(s.path(s.part) + ".json", commit.dump(1) + "\n");
         fault_point("publish.after-manifest");
-        log::info("{}: part {} of {}, {} rows, rejects: {}", s.output.path(), s.part + 1, s.parts(), s.rows, s.counts.text());
+        log::info("{}: part {} of {}, {} rows, rejects: {}", s.output.path(), s.part + 1, s.parts(), s.rows,
+                  s.counts.text());
     });
     s.commits.push_back(commit);
     s.published.add(s.counts);
@@ -349,12 +368,13 @@ void Writer::publish(const nlohmann::json& extra)
         entries.push_back(commit.at("file"));
     }
     if (rows + s.published.total() != s.plan_size) {
-        throw InternalError(fmt::format("{}: {} rows and {} rejects for {} planned objects", s.output.path(), rows,
-                                        s.published.total(), s.plan_size));
+        throw InternalError(fmt::format("{}: {} rows and {} rejects for {} planned objects", s.output.path(),
+                                        rows, s.published.total(), s.plan_size));
     }
     s.world.on_root([&] {
         publish_file(s.output.path() + "/index.h5", [&](const std::string& temporary) {
-            write_index(temporary, s.output.path(), s.schema, s.output.request(), part_rows, s.schema.kind != "search");
+            write_index(temporary, s.output.path(), s.schema, s.output.request(), part_rows,
+                        s.schema.kind != "search");
         });
     });
     entries.push_back(file_entry(s.world, s.output.path(), "index.h5"));
@@ -367,8 +387,8 @@ void Writer::publish(const nlohmann::json& extra)
     content.update(extra);
     s.output.publish_entries(content, entries);
     if (s.world.is_root()) {
-        log::info("{}: {} rows in {} parts, {} rejects ({})", s.output.path(), rows, s.parts(), s.published.total(),
-                  s.published.text());
+        log::info("{}: {} rows in {} parts, {} rejects ({})", s.output.path(), rows, s.parts(),
+                  s.published.total(), s.published.text());
     }
 }
 
@@ -379,7 +399,8 @@ std::int64_t Writer::plan_done() const
         return 0;
     }
     if (!s.file) {
-        return static_cast<std::int64_t>(s.commits.size()) < s.parts() ? s.range(s.commits.size()).first : s.plan_size;
+        return static_cast<std::int64_t>(s.commits.size()) < s.parts() ? s.range(s.commits.size()).first
+                                                                       : s.plan_size;
     }
     return s.turn == 0 ? s.range(s.part).first : s.turns[s.turn - 1].last;
 }

@@ -34,8 +34,8 @@ struct CutoutOptions {
     int size = 152;                     // pixels a side, cropped around the centre
     double pixel_scale_arcsec = 0.262;  // 1 % off is refused
     double max_offset_arcsec = 2;       // listed position to the centre of the cutout's WCS; 0: any
-    std::string folder;                 // that relative paths of a list start from; "": the list's own
-    std::string name_pattern;           // for a list without a file column: "{object_id}.fits"
+    std::string folder{};               // that relative paths of a list start from; "": the list's own
+    std::string name_pattern{};         // for a list without a file column: "{object_id}.fits"
     int release = 0;                    // of a list without that column; 0: the column must be there
 };
 

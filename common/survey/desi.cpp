@@ -123,6 +123,16 @@ std::map<std::int64_t, Redshift> read_redshifts(const std::string& path)
     return redshifts;
 }
 
+std::vector<std::int64_t> surviving_ids(const std::string& path)
+{
+    try {
+        const fits::File file(path, true);
+        return Columns(file, file.find("FIBERMAP")).required<std::int64_t>("TARGETID");
+    } catch (const DataError&) {
+        return {};
+    }
+}
+
 std::string redshift_file_beside(const std::string& spectra_path)
 {
     const std::filesystem::path path(spectra_path);

@@ -43,6 +43,9 @@ struct Target {
     Target();
 };
 
+// The TARGETIDs of the rows of a damaged file, as far as its FIBERMAP can be read; else empty.
+std::vector<std::int64_t> surviving_ids(const std::string& path);
+
 // Why a target is not wanted, or "".
 struct TargetSelection {
     std::int64_t max_zwarn = -1;  // -1: all are accepted, also those without a redshift

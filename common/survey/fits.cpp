@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cctype>
 #include <filesystem>
-#include <numeric>
+#include <type_traits>
 
 #include "core/error.hpp"
 
@@ -69,7 +69,7 @@ const Column* find_column(const std::vector<Column>& columns, const std::string&
     return found == columns.end() ? nullptr : &*found;
 }
 
-File::File(const std::string& path) : path_(path)
+File::File(const std::string& path, bool what_is_left) : path_(path)
 {
     std::error_code error;
     if (!std::filesystem::exists(path, error)) {
@@ -86,7 +86,7 @@ File::File(const std::string& path) : path_(path)
     }
     handle_ = file;
     try {
-        scan();
+        scan(what_is_left);
     } catch (...) {
         int ignored = 0;
         fits_close_file(file, &ignored);
@@ -115,7 +115,7 @@ void File::fail(int status, const std::string& action) const
                                        first_detail.empty() ? "" : "; ", first_detail));
 }
 
-void File::scan()
+void File::scan(bool what_is_left)
 {
     auto* file = file_of(handle_);
     // The bytes on disk say nothing about those of a gzipped file; CFITSIO has unpacked it, or failed.
@@ -124,12 +124,12 @@ void File::scan()
     for (int number = 1; number <= max_hdus; ++number) {
         int status = 0, type = 0;
         fits_movabs_hdu(file, number, &type, &status);
-        if (status == END_OF_FILE && number > 1) {
+        if ((status == END_OF_FILE || (status && what_is_left)) && number > 1) {
             fits_clear_errmsg();
             return;
         }
         if (status) {
-            fail(status, fmt::format("HDU {} cannot be read", number - 1));
+            fail(status, fmt::format("truncated or damaged: HDU {} cannot be read", number - 1));
         }
         char name[FLEN_VALUE] = {};
         fits_read_key(file, TSTRING, "EXTNAME", name, nullptr, &status);
@@ -149,6 +149,9 @@ void File::scan()
         }
         // Some writers leave out the padding of the last block.
         if (bytes >= 0 && end - data > 0 && end - 2879 > bytes) {
+            if (what_is_left) {
+                return;
+            }
             throw DataError(path_, fmt::format("truncated: HDU '{}' should end at byte {}, the file has {}",
                                                hdu.name, end, bytes));
         }
@@ -301,14 +304,27 @@ std::vector<T> File::read_box(int hdu, const std::vector<std::int64_t>& first,
         high[axes - 1 - i] = first[i] + count[i];
         elements *= static_cast<std::size_t>(count[i]);
     }
-    std::vector<T> values(elements);
     int status = 0;
-    fits_read_subset(file_of(handle_), cfitsio_type<T>(), low.data(), high.data(), step.data(), nullptr,
-                     values.data(), nullptr, &status);
-    if (status) {
-        fail(status,
-             fmt::format("pixels of HDU '{}' from [{}] cannot be read", name, fmt::join(first, ", ")));
+    const auto read = [&]<typename V>(std::vector<V>& values) {
+        fits_read_subset(file_of(handle_), cfitsio_type<V>(), low.data(), high.data(), step.data(), nullptr,
+                         values.data(), nullptr, &status);
+        if (status) {
+            fail(status,
+                 fmt::format("pixels of HDU '{}' from [{}] cannot be read", name, fmt::join(first, ", ")));
+        }
+    };
+    std::vector<T> values(elements);
+    if constexpr (std::is_same_v<T, std::int64_t>) {
+        // CFITSIO unpacks compressed images to every type but this one. Doubles hold their 32-bit integers
+        // exactly.
+        if (fits_is_compressed_image(file_of(handle_), &status)) {
+            std::vector<double> unpacked(elements);
+            read(unpacked);
+            std::copy(unpacked.begin(), unpacked.end(), values.begin());
+            return values;
+        }
     }
+    read(values);
     return values;
 }
 

@@ -20,7 +20,9 @@ struct Column {
 
 class File {
 public:
-    explicit File(const std::string& path);  // checks that every HDU found lies wholly inside the file
+    // Checks that every HDU lies wholly inside the file; with `what_is_left` those of a truncated file that
+    // do are listed, and the others are not there.
+    explicit File(const std::string& path, bool what_is_left = false);
     ~File();
     File(const File&) = delete;
     File& operator=(const File&) = delete;
@@ -64,7 +66,7 @@ private:
         bool image = false, pixels = false;
     };
     void select(int hdu) const;
-    void scan();
+    void scan(bool what_is_left);
     [[noreturn]] void fail(int status, const std::string& action) const;
 
     std::string path_;

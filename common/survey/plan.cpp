@@ -20,7 +20,10 @@ nlohmann::json read_one(std::size_t index, const InputFile& input, bool skip_mis
     try {
         const auto file = contents(input);
         ids.insert(ids.end(), file.object_ids.begin(), file.object_ids.end());
-        return {{"file", index}, {"objects", file.object_ids.size()}, {"fingerprint", file.fingerprint}};
+        return {{"file", index},
+                {"objects", file.object_ids.size()},
+                {"fingerprint", file.fingerprint},
+                {"error", file.error}};
     } catch (const MissingInput& error) {
         if (!skip_missing) {
             throw;
@@ -98,7 +101,13 @@ void Plan::number(const std::vector<std::string>& summaries, const std::vector<s
     for (std::size_t i = 0; i < files_.size(); ++i) {
         auto& file = files_[i];
         file.first = static_cast<std::int64_t>(ordered.size());
-        ordered.insert(ordered.end(), ids.begin() + start[i], ids.begin() + start[i] + file.objects);
+        const auto own = ids.begin() + start[i];
+        if (file.error.empty()) {
+            ordered.insert(ordered.end(), own, own + file.objects);
+        } else {  // what cannot be read must not stand in the way of a good copy
+            file.lost_ids.assign(own, own + file.objects);
+            ordered.insert(ordered.end(), static_cast<std::size_t>(file.objects), no_id);
+        }
         digest.add(file.input.name).add(fingerprints[i]);
     }
     digest.add(ordered.data(), ordered.size() * sizeof(std::int64_t));

@@ -12,15 +12,15 @@ namespace astroclip::survey {
 
 // What a file holds, as far as the plan must know.
 struct FileContents {
-    std::vector<std::int64_t>
-        object_ids;  // of every object in it; no_id for one that is refused whatever its id
-    std::string fingerprint;
+    std::vector<std::int64_t> object_ids;  // of all its objects; no_id for one refused whatever its id
+    std::string fingerprint{};
+    std::string error{};  // why it cannot be read although its ids are known
 };
 inline constexpr std::int64_t no_id = INT64_MIN;
 
 // Every input object, numbered: the files in their order, the objects of each in theirs. A store's parts are
 // ranges of it. Of the objects with one id the first is taken and the others are duplicates. A file that
-// cannot be read counts as one object. All ranks hold the same plan.
+// cannot be read counts as its objects, or as one where they are not known. All ranks hold the same plan.
 class Plan {
 public:
     struct File {
@@ -28,6 +28,7 @@ public:
         std::int64_t first = 0, objects = 0;  // plan positions [first, first + objects)
         std::string error;                    // why it cannot be read; ""
         bool missing = false;
+        std::vector<std::int64_t> lost_ids{};  // of a file that cannot be read: what is known of its objects
     };
     struct Item {
         std::size_t file;

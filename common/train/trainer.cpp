@@ -1,7 +1,6 @@
 #include "train/trainer.hpp"
 
 #include <ATen/ATen.h>
-#include <ATen/autocast_mode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -20,34 +19,10 @@
 #include "train/gradient_sync.hpp"
 #include "train/meters.hpp"
 #include "train/optimizer.hpp"
+#include "train/precision.hpp"
 
 namespace astroclip::train {
 namespace {
-
-// bfloat16 where autocast thinks it safe, while it lives. The cache of cast weights ends with it: the weights change.
-class Autocast {
-public:
-    Autocast(const std::string& precision, at::DeviceType device) : device_(device), on_(precision == "bf16")
-    {
-        if (on_) {
-            at::autocast::set_autocast_dtype(device_, at::kBFloat16);
-            at::autocast::set_autocast_enabled(device_, true);
-        }
-    }
-    ~Autocast()
-    {
-        if (on_) {
-            at::autocast::set_autocast_enabled(device_, false);
-            at::autocast::clear_cache();
-        }
-    }
-    Autocast(const Autocast&) = delete;
-    Autocast& operator=(const Autocast&) = delete;
-
-private:
-    at::DeviceType device_;
-    bool on_;
-};
 
 std::vector<at::Tensor> tensors_of(const std::vector<Parameter>& parameters)
 {

@@ -20,7 +20,7 @@ at::Tensor wavy_spectra(std::int64_t samples)
     return at::stack({strong, faint}).to(at::kFloat);
 }
 
-double norm(const at::Tensor& x) { return x.to(at::kDouble).norm().item<double>(); }
+double length_of(const at::Tensor& x) { return x.to(at::kDouble).norm().item<double>(); }
 
 TEST(SpectrumTokens, EqualThoseOfThePublishedCode)
 {
@@ -39,11 +39,11 @@ TEST(SpectrumTokens, OfADesiSpectrumHaveTheKnownValues)
     EXPECT_NEAR(tokens[0][0][0].item<double>(), 0.016835, 1e-5);
     EXPECT_NEAR(tokens[0][0][1].item<double>(), -0.109914, 1e-5);
     EXPECT_NEAR(tokens[0][777][21].item<double>(), 1.10810, 2e-4);
-    EXPECT_NEAR(norm(tokens[0]), 124.7019, 2e-4 * 124.7);
+    EXPECT_NEAR(length_of(tokens[0]), 124.7019, 2e-4 * 124.7);
     EXPECT_NEAR(tokens[1][0][0].item<double>(), -0.850316, 1e-5);
     EXPECT_NEAR(tokens[1][0][1].item<double>(), -0.225, 1e-6);
     EXPECT_NEAR(tokens[1][777][21].item<double>(), 0.03872, 1e-5);
-    EXPECT_NEAR(norm(tokens[1]), 44.07063, 2e-4 * 44.07);
+    EXPECT_NEAR(length_of(tokens[1]), 44.07063, 2e-4 * 44.07);
 }
 
 TEST(SpectrumTokens, LeaveOutTheLastSectionWhateverItsLength)
@@ -74,10 +74,10 @@ TEST(SpectrumTokens, OfConstantSpectraAreZerosAndNeverNaN)
     const auto published = spectrum_tokens(flux);
     EXPECT_NEAR(published[0][0][0].item<double>(), -1.0, 1e-6);
     EXPECT_NEAR(published[0][0][1].item<double>(), -0.225, 1e-6);
-    EXPECT_EQ(norm(published[0].slice(0, 1)), 0.0);
+    EXPECT_EQ(length_of(published[0].slice(0, 1)), 0.0);
     const auto workshop = spectrum_tokens(flux, {.std_ddof = 0, .std_min = 0.0});
     EXPECT_TRUE(workshop.isfinite().all().item<bool>());
-    EXPECT_EQ(norm(workshop[0].slice(0, 1)), 0.0);
+    EXPECT_EQ(length_of(workshop[0].slice(0, 1)), 0.0);
     EXPECT_NEAR(workshop[0][0][1].item<double>(), -0.25, 1e-6);
 }
 

@@ -18,9 +18,12 @@ using comm::World;
 // Runs a shell command outside this test's MPI job; 128 + signal if it was killed.
 int run(const std::string& command, std::string* output = nullptr)
 {
-    const auto shell = "env -i PATH=\"$PATH\" HOME=\"$HOME\" OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 sh -c '" +
-                       command + "' 2>&1";
-    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> pipe(popen(shell.c_str(), "r"), [](std::FILE*) { return 0; });
+    const auto shell =
+        "env -i PATH=\"$PATH\" HOME=\"$HOME\" OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 sh "
+        "-c '" +
+        command + "' 2>&1";
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> pipe(popen(shell.c_str(), "r"),
+                                                               [](std::FILE*) { return 0; });
     std::string text;
     char chunk[4096];
     while (const auto got = std::fread(chunk, 1, sizeof chunk, pipe.get())) {
@@ -44,7 +47,8 @@ std::vector<int> start_together(int processes, const std::string& folder, const 
     for (int i = 0; i < processes; ++i) {
         const std::vector<const char*> arguments{TINY_WRITER, "lock", folder.c_str(), hold_s, nullptr};
         pid_t child = 0;
-        if (posix_spawn(&child, TINY_WRITER, nullptr, nullptr, const_cast<char**>(arguments.data()), environ) == 0) {
+        if (posix_spawn(&child, TINY_WRITER, nullptr, nullptr, const_cast<char**>(arguments.data()),
+                        environ) == 0) {
             children.push_back(child);
         }
     }
@@ -69,8 +73,9 @@ TEST_F(CrashTest, AWriterKilledAtAnyStepOfPublishingLeavesNothingWrongAndIsFinis
     write_tiny(world, folder / "whole");
     const auto expected = store::content_id(folder / "whole");
     const std::map<std::string, std::vector<int>> points = {
-        {"publish.before-close", {1, 3}}, {"publish.before-sync", {1, 2, 3, 8, 9}},  {"publish.before-rename", {2, 5, 9}},
-        {"publish.after-rename", {2, 9}}, {"publish.before-manifest", {1, 4}}, {"publish.after-manifest", {2, 4}}};
+        {"publish.before-close", {1, 3}},     {"publish.before-sync", {1, 2, 3, 8, 9}},
+        {"publish.before-rename", {2, 5, 9}}, {"publish.after-rename", {2, 9}},
+        {"publish.before-manifest", {1, 4}},  {"publish.after-manifest", {2, 4}}};
     int round = 0;
     for (const auto& [point, times] : points) {
         for (const int time : times) {
@@ -109,7 +114,8 @@ TEST_F(CrashTest, AFullDiskIsAnIoErrorThatNamesTheFile)
     const auto path = folder / "store";
     for (const auto* limit : {"1", "40", "1000", "2000"}) {
         std::string output;
-        EXPECT_EQ(write_store(path, fmt::format("ulimit -f {};", limit), &output), 74) << limit << ": " << output;
+        EXPECT_EQ(write_store(path, fmt::format("ulimit -f {};", limit), &output), 74)
+            << limit << ": " << output;
         EXPECT_NE(output.find(path), std::string::npos) << limit << ": " << output;
         EXPECT_EQ(exit_code_of([&] { store::Reader(path, "tiny"); }), 66) << limit;
     }

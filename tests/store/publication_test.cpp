@@ -129,7 +129,7 @@ TEST(Publication, KeepsFilesFromOthers)
     const World world(MPI_COMM_WORLD);
     const Folder folder(world);
     write_model(world, folder / "model");
-    struct stat facts{};
+    struct stat facts {};
     for (const auto* name : {"model.safetensors", "manifest.json", "request.json"}) {
         ASSERT_EQ(stat((folder / "model/" + name).c_str(), &facts), 0);
         EXPECT_EQ(facts.st_mode & 0777, 0640u) << name;
@@ -160,7 +160,8 @@ TEST(Publication, HashesBlocksAlikeOnAnyNumberOfRanks)
     const Folder folder(world);
     world.on_root([&] {
         std::ofstream(folder / "large", std::ios::binary) << "begin";
-        std::filesystem::resize_file(folder / "large", (128u << 20) + 7);  // a hole: three blocks, little disk
+        std::filesystem::resize_file(folder / "large",
+                                     (128u << 20) + 7);  // a hole: three blocks, little disk
     });
     const auto whole = store::file_entry(folder.path, "large");
     EXPECT_EQ(store::file_entry(world, folder.path, "large"), whole);
@@ -191,7 +192,10 @@ TEST(Publication, RefusesManifestsThatAreNotOurs)
     EXPECT_EQ(code(R"({"format": 3})"), 65);
     EXPECT_EQ(code(R"({"format": "astroclip", "format_version": 2, "files": [], "content": {}})"), 65);
     EXPECT_EQ(code(R"({"format": "astroclip", "format_version": 1, "files": [], "content": {}})"), 65);
-    EXPECT_EQ(code(R"({"format": "astroclip", "format_version": 1, "files": [{}], "content": {}, "content_id": ""})"), 65);
+    EXPECT_EQ(
+        code(
+            R"({"format": "astroclip", "format_version": 1, "files": [{}], "content": {}, "content_id": ""})"),
+        65);
     EXPECT_EQ(code(std::string(100, '[') + std::string(100, ']')), 65);
 }
 
@@ -207,7 +211,8 @@ TEST(Publication, DoesNotReadFilesOutsideTheFolder)
 
 TEST(Publication, ListsEveryDifference)
 {
-    EXPECT_EQ(store::differences({{"a", 1}, {"b", {{"c", "x"}}}, {"same", true}}, {{"a", 2}, {"b", {{"d", "y"}}}, {"same", true}}),
+    EXPECT_EQ(store::differences({{"a", 1}, {"b", {{"c", "x"}}}, {"same", true}},
+                                 {{"a", 2}, {"b", {{"d", "y"}}}, {"same", true}}),
               "  a: 1 -> 2\n  b/c: \"x\" -> (none)\n  b/d: (none) -> \"y\"");
     EXPECT_EQ(store::differences(nlohmann::json::object(), nlohmann::json::object()), "");
 }

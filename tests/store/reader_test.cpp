@@ -31,7 +31,8 @@ TEST_F(ReaderTest, ReadsAnyRangeAcrossPartsAsPartOfTheWhole)
             EXPECT_TRUE(std::equal(some.begin(), some.end(), whole.begin() + first)) << first << " " << count;
             std::vector<float> pixels(static_cast<std::size_t>(count) * 4800);
             reader.read("flux", first, count, pixels.data());
-            EXPECT_TRUE(std::equal(pixels.begin(), pixels.end(), flux.begin() + first * 4800)) << first << " " << count;
+            EXPECT_TRUE(std::equal(pixels.begin(), pixels.end(), flux.begin() + first * 4800))
+                << first << " " << count;
         }
     }
 }
@@ -114,7 +115,7 @@ TEST_F(ReaderTest, NamesDatasetAndRowsOfADamagedChunk)
 {
     const auto part = path + "/part-00000.h5";
     const auto bytes = bytes_of(part);
-    const float value = tiny_flux(52, 3);
+    const float value = tiny_flux(53, 3);
     const auto at = bytes.find(std::string(reinterpret_cast<const char*>(&value), sizeof value));
     ASSERT_NE(at, std::string::npos);
     damage(part, at);

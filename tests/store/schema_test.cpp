@@ -9,7 +9,10 @@
 namespace astroclip::store {
 namespace {
 
-std::vector<Schema> all() { return {images("grz", 152, 0.262), spectra({3600.0, 3600.8}), pairs(), embeddings(512)}; }
+std::vector<Schema> all()
+{
+    return {images("grz", 152, 0.262), spectra({3600.0, 3600.8}), pairs(), embeddings(512)};
+}
 
 TEST(Schema, BeginsWithTheIdentifierAndDescribesEveryColumn)
 {
@@ -18,9 +21,11 @@ TEST(Schema, BeginsWithTheIdentifierAndDescribesEveryColumn)
         EXPECT_EQ(schema.columns.front().type, Type::i64);
         std::set<std::string> names;
         for (const auto& column : schema.columns) {
-            EXPECT_TRUE(names.insert(column.name).second) << schema.kind << " has two columns " << column.name;
+            EXPECT_TRUE(names.insert(column.name).second)
+                << schema.kind << " has two columns " << column.name;
             EXPECT_FALSE(column.description.empty()) << column.name;
-            const bool vector = column.name.ends_with("_embedding") || column.name.ends_with("_embedding_norm");
+            const bool vector =
+                column.name.ends_with("_embedding") || column.name.ends_with("_embedding_norm");
             EXPECT_EQ(column.ucd.empty(), vector) << column.name;
         }
     }
@@ -46,9 +51,9 @@ TEST(Schema, HoldsTheColumnsOfTheCatalogue)
 {
     const auto schema = embeddings(1024);
     for (const auto* name :
-         {"object_id", "targetid", "release", "brickid", "objid", "ra", "dec", "healpix_29", "image_embedding",
-          "spectrum_embedding", "image_embedding_norm", "spectrum_embedding_norm", "has_image", "has_spectrum", "z_spec", "zwarn",
-          "qflag"}) {
+         {"object_id", "targetid", "release", "brickid", "objid", "ra", "dec", "healpix_29",
+          "image_embedding", "spectrum_embedding", "image_embedding_norm", "spectrum_embedding_norm",
+          "has_image", "has_spectrum", "z_spec", "zwarn", "qflag"}) {
         EXPECT_TRUE(schema.has(name)) << name;
     }
     EXPECT_EQ(schema.column("image_embedding").shape, std::vector<std::size_t>{1024});

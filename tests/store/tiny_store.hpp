@@ -1,5 +1,6 @@
 #pragma once
 
+#include <fmt/format.h>
 #include <mpi.h>
 #include <unistd.h>
 
@@ -11,11 +12,13 @@
 #include <vector>
 
 #include "comm/world.hpp"
+#include "core/log.hpp"
+#include "store/lock.hpp"
 #include "store/publication.hpp"
 #include "store/writer.hpp"
 
-// A store small enough to write hundreds of times, with everything that is awkward: odd numbers, chunks that straddle
-// turns and ranks, a turn and a part without any row, rejects of both kinds.
+// A store small enough to write hundreds of times, with everything that is awkward: odd numbers, chunks that
+// straddle turns and ranks, a turn and a part without any row, rejects of both kinds.
 namespace astroclip::tests {
 
 struct Tiny {
@@ -41,13 +44,18 @@ inline store::Schema tiny_schema()
     return schema;
 }
 
-inline float tiny_flux(std::int64_t object, std::int64_t pixel) { return float(object) + float(pixel) / 8192; }
+inline float tiny_flux(std::int64_t object, std::int64_t pixel)
+{
+    return float(object) + float(pixel) / 8192;
+}
 
-inline void add_tiny(std::int64_t object, const Tiny& tiny, store::Rows& rows, std::vector<store::Reject>& rejects)
+inline void add_tiny(std::int64_t object, const Tiny& tiny, store::Rows& rows,
+                     std::vector<store::Reject>& rejects)
 {
     const bool empty_turn = object >= 34 && object < 51;
     if (empty_turn || object % 7 == 3 || object / tiny.part_rows == tiny.empty_part) {
-        rejects.push_back({"survey.fits", object, object, "not a target", false, "class " + std::to_string(object % 3)});
+        rejects.push_back(
+            {"survey.fits", object, object, "not a target", false, "class " + std::to_string(object % 3)});
         return;
     }
     if (object % 50 == 11) {
@@ -67,11 +75,13 @@ inline void add_tiny(std::int64_t object, const Tiny& tiny, store::Rows& rows, s
 
 inline store::Request tiny_request(const Tiny& tiny)
 {
-    return {"tiny", {{"tiny", {{"setting", tiny.setting}}}}, "digest of " + tiny.setting, {{"survey", "0123"}}};
+    return {
+        "tiny", {{"tiny", {{"setting", tiny.setting}}}}, "digest of " + tiny.setting, {{"survey", "0123"}}};
 }
 
 // Collective. Returns the object positions that this rank was asked for.
-inline std::vector<std::int64_t> write_tiny(const comm::World& world, const std::string& path, const Tiny& tiny = {})
+inline std::vector<std::int64_t> write_tiny(const comm::World& world, const std::string& path,
+                                            const Tiny& tiny = {})
 {
     std::vector<std::int64_t> asked;
     store::Output output(world, path, tiny_request(tiny), tiny.force);
@@ -105,7 +115,8 @@ class Folder {
 public:
     explicit Folder(const comm::World& world) : world_(world)
     {
-        const auto name = std::filesystem::temp_directory_path() / ("astroclip-test-" + store::temporary_name("x"));
+        const auto name = std::filesystem::temp_directory_path() / ("astroclip-test-" + store::new_token());
+        log::configure(log::Level::warn, false, world.rank());
         path = world.broadcast(name.string());
         world.on_root([&] { std::filesystem::create_directories(path); });
     }

@@ -49,8 +49,9 @@ TEST(Writer, WritesTheSameBytesFromAnyNumberOfRanks)
 {
     const World world(MPI_COMM_WORLD);
     const Folder folder(world);
-    for (const Tiny& tiny : {Tiny{}, Tiny{.unit_rows = 4, .empty_part = 1}, Tiny{.plan = 1, .max_reject_fraction = 1},
-                             Tiny{.plan = 260, .part_rows = 260, .turn_rows = 100}}) {
+    for (const Tiny& tiny :
+         {Tiny{}, Tiny{.unit_rows = 4, .empty_part = 1}, Tiny{.plan = 1, .max_reject_fraction = 1},
+          Tiny{.plan = 260, .part_rows = 260, .turn_rows = 100}}) {
         const auto name = [&](int ranks) {
             return folder / fmt::format("{}-{}-{}-{}", tiny.plan, tiny.part_rows, tiny.unit_rows, ranks);
         };
@@ -62,7 +63,8 @@ TEST(Writer, WritesTheSameBytesFromAnyNumberOfRanks)
         for (int ranks = 2; ranks <= world.size() && world.is_root(); ++ranks) {
             EXPECT_EQ(store::content_id(name(ranks)), store::content_id(name(1))) << ranks << " ranks";
             for (const auto* file : {"part-00000.h5", "index.h5"}) {
-                EXPECT_EQ(bytes_of(name(ranks) + "/" + file), bytes_of(name(1) + "/" + file)) << file << ", " << ranks << " ranks";
+                EXPECT_EQ(bytes_of(name(ranks) + "/" + file), bytes_of(name(1) + "/" + file))
+                    << file << ", " << ranks << " ranks";
             }
         }
     }
@@ -102,7 +104,8 @@ TEST(Writer, KeepsEveryObjectAsARowOrAReject)
     EXPECT_EQ(rejects.front().detail, "class 0");
     const auto& counts = reader.manifest()["content"]["rejects"];
     EXPECT_EQ(counts["total"], rejects.size());
-    EXPECT_EQ(counts["damage"], std::count_if(rejects.begin(), rejects.end(), [](const auto& r) { return r.damage; }));
+    EXPECT_EQ(counts["damage"],
+              std::count_if(rejects.begin(), rejects.end(), [](const auto& r) { return r.damage; }));
 }
 
 TEST(Writer, WritesSmallColumnsOfManyChunks)
@@ -163,12 +166,15 @@ TEST(Writer, StopsWithTooManyDamagedObjects)
     const Folder folder(world);
     std::string message;
     // 5 of 260 are damaged
-    EXPECT_EQ(exit_code_of([&] { write_tiny(world, folder / "a", {.max_reject_fraction = 0.015}); }, &message), 65);
+    EXPECT_EQ(
+        exit_code_of([&] { write_tiny(world, folder / "a", {.max_reject_fraction = 0.015}); }, &message), 65);
     EXPECT_NE(message.find("non-finite pixels"), std::string::npos) << message;
     EXPECT_NE(message.find("--max-reject-fraction"), std::string::npos) << message;
     EXPECT_FALSE(std::filesystem::exists(folder / "a/manifest.json"));
     // Selection does not count, whatever its number.
-    EXPECT_EQ(exit_code_of([&] { write_tiny(world, folder / "b", {.max_reject_fraction = 0.02, .empty_part = 1}); }), 0);
+    EXPECT_EQ(exit_code_of(
+                  [&] { write_tiny(world, folder / "b", {.max_reject_fraction = 0.02, .empty_part = 1}); }),
+              0);
 }
 
 TEST(Writer, RefusesATurnThatLosesAnObject)
@@ -189,7 +195,8 @@ TEST(Writer, RefusesColumnsOfUnequalLength)
 {
     const World world(MPI_COMM_WORLD);
     const Folder folder(world);
-    const store::Schema schema{.kind = "two", .columns = {tiny_schema().columns[0], tiny_schema().columns[1]}};
+    const store::Schema schema{.kind = "two",
+                               .columns = {tiny_schema().columns[0], tiny_schema().columns[1]}};
     store::Output output(world, folder / "store", tiny_request({}), false);
     store::Writer writer(output, schema, world.size(), "plan", {});
     ASSERT_TRUE(writer.next_part());
@@ -273,7 +280,8 @@ TEST(Writer, MapsLargeColumnsIntoTheIndex)
     const auto path = folder / "store/index.h5";
     {
         const auto index = hdf5::open_file(path);
-        EXPECT_EQ(hdf5::read<float>(hdf5::open_dataset(index, "flux", path), path), reader.column<float>("flux"));
+        EXPECT_EQ(hdf5::read<float>(hdf5::open_dataset(index, "flux", path), path),
+                  reader.column<float>("flux"));
         EXPECT_EQ(hdf5::read<std::int64_t>(hdf5::open_dataset(index, "object_id", path), path),
                   reader.column<std::int64_t>("object_id"));
         EXPECT_EQ(store::read_rejects(index, path).size(), reader.rejects().size());

@@ -26,7 +26,8 @@ inline std::map<std::string, at::Tensor> read_reference(const std::string& path)
     file.read(text.data(), static_cast<std::streamsize>(text.size()));
 
     std::map<std::string, at::Tensor> tensors;
-    for (const auto& [name, entry] : nlohmann::json::parse(text).items()) {
+    const auto header = nlohmann::json::parse(text);
+    for (const auto& [name, entry] : header.items()) {
         if (name == "__metadata__") {
             continue;
         }

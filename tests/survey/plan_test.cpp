@@ -64,7 +64,7 @@ TEST(Plan, TakesTheFirstOfEachId)
 TEST(Plan, HasADigestOfOrderAndContentThatNoNumberOfRanksChanges)
 {
     const auto plan = plan_of({"a", "b", "c", "d"});
-    EXPECT_EQ(plan.digest(), "DIGEST");
+    EXPECT_EQ(plan.digest(), "32e44c9df9d62b518f2326c6e5f024e9");
     EXPECT_NE(plan.digest(), plan_of({"a", "c", "b", "d"}).digest());
     EXPECT_NE(plan.digest(), plan_of({"a", "b", "c"}).digest());
 }
@@ -83,6 +83,19 @@ TEST(Plan, CountsAnUnreadableFileAsOneObject)
     EXPECT_EQ(plan.size(), 5);
     EXPECT_EQ(plan.files()[2].error, path + ": truncated");
     EXPECT_FALSE(plan.files()[2].missing);
+}
+
+TEST(Plan, CountsTheObjectsOfADamagedFileWhoseIdsAreKnown)
+{
+    const auto plan = Plan::make(world(), inputs({"a", "c", "d"}), false, [&](const InputFile& input) {
+        auto contents = read(input);
+        contents.error = input.name == "a" ? "truncated" : "";
+        return contents;
+    });
+    EXPECT_EQ(plan.size(), 9);
+    EXPECT_EQ(plan.files()[0].lost_ids, survey_files.at("a"));
+    EXPECT_FALSE(plan.is_duplicate(3));  // 7, lost in "a"
+    EXPECT_TRUE(plan.is_duplicate(7));   // 8, twice in "c"
 }
 
 TEST(Plan, EndsAllRanksAtAMissingFileUnlessItMayBeSkipped)

@@ -131,10 +131,9 @@ def make_trainings(run, random):
         with open(run / name / "metrics.jsonl", "w", encoding="utf-8") as file:
             for step in range(1, 601):
                 loss = top * (0.4 + 0.6 * np.exp(-step / 150)) + 0.03 * top * random.normal()
-                line = {"step": step, "loss": loss}
+                file.write(json.dumps({"step": step, "loss": loss}) + "\n")
                 if step % 100 == 0:
-                    line["validation_loss"] = loss * 1.05
-                file.write(json.dumps(line) + "\n")
+                    file.write(json.dumps({"step": step, "val_loss": loss * 1.05}) + "\n")
             file.write('{"step": 601, "lo')  # cut by a kill
     (run / "status").mkdir()
     for stage in ("ingest-images", "align", "embed"):
@@ -206,6 +205,7 @@ class Report(unittest.TestCase):
         self.assertEqual(figures["retrieval"]["is"]["recall_at_10"], 0.81)
         self.assertEqual(set(figures["photo_z"]), {"image", "spectrum", "untrained", "magnitudes", "pixels"})
         self.assertEqual(figures["losses"]["align"]["steps"], 600)
+        self.assertIsNotNone(figures["losses"]["align"]["best_validation"])
         self.assertEqual(figures["rejects"]["spectra"]["damage"], 2)
         self.assertEqual(next(s for s in figures["stages"] if s["stage"] == "align")["seconds"], 12.5)
 

@@ -39,7 +39,7 @@ void freeze(torch::nn::Module& module)
 
 void run_heads_case(const Case& reference, const std::string& name, Report& report, const comm::World& world)
 {
-    const auto model = aligned_model(reference);
+    auto model = aligned_model(reference);
     nn::load_strict(*model, reference.file(), name + "/state/");
     auto& images = *model->image_encoder;
     auto& spectra = *model->spectrum_encoder;
@@ -49,7 +49,7 @@ void run_heads_case(const Case& reference, const std::string& name, Report& repo
     const auto flux = reference.tensor(name + "/in/spectrum");
     const auto image_tokens = images.backbone->tokens_without_position(reference.tensor(name + "/in/image"));
     const auto spectrum_tokens = spectra.backbone->forward(data::spectrum_tokens(flux));
-    const auto attended = [](nn::AlignmentHead& head, const at::Tensor& tokens) {
+    const auto attended = [](const nn::AlignmentHead& head, const at::Tensor& tokens) {
         return head->cross_attention->forward(tokens).unsqueeze(1);
     };
     report.compare_if_there(name + "/out/image.backbone_tokens", image_tokens);
@@ -124,8 +124,8 @@ void run_fullsize_case(const Case& reference, const std::string& name, const nn:
     const auto out = [&](const std::string& tensor) { return name + "/out/" + tensor; };
     const auto tokens = data::spectrum_tokens(reference.tensor(in("spectrum")));
     const auto image = reference.tensor(in("image"));
-    auto& specformer = *model->spectrum_encoder->backbone;
-    auto& vit = *model->image_encoder->backbone;
+    const auto& specformer = *model->spectrum_encoder->backbone;
+    const auto& vit = *model->image_encoder->backbone;
 
     const auto embedding = specformer.forward(tokens);
     report.compare_if_there(out("specformer.embedding_mean"), embedding.mean(1));
@@ -186,7 +186,7 @@ void run_heads(const Case& reference, Report& report, const comm::World& world)
 void run_fullsize(const Case& reference, Report& report, const comm::World& world)
 {
     const at::NoGradGuard no_grad;
-    const auto model = aligned_model(reference);
+    auto model = aligned_model(reference);
     report.require(same_state(reference, *model), "names and shapes of all parameters");
     fill_by_formula(*model, std::uint64_t(reference.number("/config/salt"_json_pointer)),
                     reference.number("/config/gain"_json_pointer));

@@ -26,7 +26,7 @@ plt.rcParams.update({
 
 def as_image(figure, description):
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", pad_inches=0.04, metadata={"Date": None})
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(figure)
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<img alt="{html.escape(description, quote=True)}" src="data:image/svg+xml;base64,{data}">'
@@ -41,7 +41,7 @@ def smoothed(values, width):
 
 
 def loss_curve(title, curve, colour):
-    figure, axes = plt.subplots(figsize=(4.2, 2.9))
+    figure, axes = plt.subplots(figsize=(4.2, 2.9), layout="constrained")
     if curve["train"]:
         steps, losses = (np.array(column, dtype=float) for column in zip(*curve["train"]))
         good = np.isfinite(losses)
@@ -60,9 +60,9 @@ def loss_curve(title, curve, colour):
 
 def redshift_scatter(name, truth, predicted):
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(3.5, 4.5), sharex=True, height_ratios=(3, 1.1))
-    figure.subplots_adjust(hspace=0.08)
+    figure.subplots_adjust(hspace=0.08, left=0.16, right=0.985, top=0.985, bottom=0.1)
     colour = COLOURS.get(name, INK)
-    top = float(np.nanpercentile(np.concatenate([truth, predicted]), 99.8)) * 1.05
+    top = float(np.percentile(truth, 99.5)) * 1.08  # the same range for all methods
     size = float(np.clip(2500 / len(truth), 0.8, 9))
     upper.plot([0, top], [0, top], color=QUIET, linewidth=0.8)
     upper.scatter(truth, predicted, s=size, color=colour, alpha=0.55, linewidths=0, rasterized=True)
@@ -80,29 +80,53 @@ def redshift_scatter(name, truth, predicted):
         at, low, middle, high = np.array(middles).T
         lower.fill_between(at, low, high, color=colour, alpha=0.22, linewidth=0)
         lower.plot(at, middle, color=colour, linewidth=1.5)
-    reach = max(0.12, float(np.percentile(np.abs(errors), 98)))
-    lower.set(ylim=(-reach, reach), xlabel="true z", ylabel="Δz / (1+z)")
+    lower.set(ylim=(-0.16, 0.16), xlabel="true z", ylabel="Δz / (1+z)")
     return as_image(figure, f"Predicted against true redshift from {name}, with residuals")
+
+
+def signed(value, digits=3):
+    return f"{value:.{digits}f}".replace("-", "−")
 
 
 def r2_bars(scores, order):
     names = [name for name in order if name in scores and scores[name].get("r2") is not None]
-    figure, axes = plt.subplots(figsize=(6.4, 0.44 * len(names) + 0.7))
+    figure, axes = plt.subplots(figsize=(5.2, 0.42 * len(names) + 0.75), layout="constrained")
     for place, name in enumerate(reversed(names)):
         one = scores[name]
+        low, high = one.get("r2_low"), one.get("r2_high")
         axes.barh(place, max(one["r2"], 0), height=0.6, color=COLOURS.get(name, INK), alpha=0.85)
-        if one.get("r2_low") is not None and one.get("r2_high") is not None:
-            axes.plot([one["r2_low"], one["r2_high"]], [place, place], color=INK, linewidth=1.3, solid_capstyle="butt")
-        axes.text(max(one.get("r2_high") or 0, one["r2"], 0) + 0.015, place, f"{one['r2']:.3f}", va="center", fontsize=9)
-    axes.set_yticks(range(len(names)), [name for name in reversed(names)])
+        if low is not None and high is not None and high > 0:
+            axes.plot([max(low, 0), high], [place, place], color=INK, linewidth=1.3, solid_capstyle="butt")
+        axes.text(max(high or 0, one["r2"], 0) + 0.015, place, signed(one["r2"]), va="center", fontsize=9)
+    axes.set_yticks(range(len(names)), list(reversed(names)))
     axes.tick_params(axis="y", labelcolor=INK, labelsize=9.5)
-    axes.set(xlim=(0, 1.08), xlabel="R² of redshift, with its 95 % interval")
+    axes.set(xlim=(0, 1.12), xticks=np.linspace(0, 1, 6), xlabel="R² of redshift, with its 95 % interval")
     axes.grid(axis="y", visible=False)
     return as_image(figure, "R² of redshift for every method")
 
 
+def recall_bars(scores):
+    modes = [(mode, label) for mode, label in (("is", "image → spectrum"), ("si", "spectrum → image")) if mode in scores]
+    kinds = [("recall_at_10", "embedding", COLOURS["image"]), ("photometry", "photometry alone", COLOURS["magnitudes"]),
+             ("chance", "chance", COLOURS["untrained"])]
+    figure, axes = plt.subplots(figsize=(5.2, 0.9 * len(modes) + 0.9), layout="constrained")
+    for row, (mode, _) in enumerate(reversed(modes)):
+        for bar, (key, label, colour) in enumerate(kinds):
+            value = scores[mode].get(key)
+            if value is not None:
+                place = row + 0.27 * (1 - bar)
+                axes.barh(place, value, height=0.25, color=colour, alpha=0.85, label=label if row == 0 else None)
+                axes.text(value + 0.01, place, signed(value), va="center", fontsize=9)
+    axes.set_yticks(range(len(modes)), [label for _, label in reversed(modes)])
+    axes.tick_params(axis="y", labelcolor=INK, labelsize=9.5)
+    axes.set(xlim=(0, 1.12), xticks=np.linspace(0, 1, 6), xlabel="true partner among the first 10")
+    axes.grid(axis="y", visible=False)
+    axes.legend(loc="lower right")
+    return as_image(figure, "Recall at 10 beside photometry and chance")
+
+
 def embedding_map(name, points, redshift):
-    figure, axes = plt.subplots(figsize=(4.4, 3.7))
+    figure, axes = plt.subplots(figsize=(4.4, 3.7), layout="constrained")
     known = np.isfinite(redshift)
     size = float(np.clip(6000 / max(len(points), 1), 1.2, 9))
     axes.scatter(*points[~known].T, s=size, color=GRID, linewidths=0, rasterized=True)
@@ -143,12 +167,13 @@ def thumbnail(flux, description, side=96):
     return f'<img alt="{html.escape(description, quote=True)}" src="data:image/jpeg;base64,{data}">'
 
 
-LINES = (("[OII]", 3728.5), ("Ca", 3951.0), ("Hβ", 4862.7), ("[OIII]", 5008.2), ("Mg", 5176.6), ("Na", 5895.6), ("Hα", 6564.6))
+# Vacuum wavelengths, Angstrom; without a name where the next one's would run into it.
+LINES = (("[OII]", 3728.5), ("", 3951.0), ("", 4862.7), ("[OIII]", 5008.2), ("Na", 5895.6), ("Hα", 6564.6))
 
 
 def spectrum_picture(wavelength, flux, ivar, redshift, description, points=170):
     """A small plot of a spectrum as SVG: means of its good bins, and where its lines should lie."""
-    width, height, foot = 300.0, 118.0, 16.0
+    width, height, foot, head = 300.0, 165.0, 21.0, 19.0
     usable = len(flux) // points * points
     weight = (np.asarray(ivar[:usable]) > 0).reshape(points, -1)
     total = np.where(weight, np.asarray(flux[:usable], dtype=float).reshape(points, -1), 0.0).sum(axis=1)
@@ -161,19 +186,20 @@ def spectrum_picture(wavelength, flux, ivar, redshift, description, points=170):
         low, high = np.percentile(means[good], (1, 99.4))
         low, high = min(low, 0.0), max(high, low + 1e-6)
         x = (centres - wavelength[0]) / (wavelength[-1] - wavelength[0]) * width
-        y = (height - foot) - (np.clip(means, low - 0.05 * (high - low), high * 1.04) - low) / (high - low) * (height - foot - 16)
+        y = (height - foot) - (np.clip(means, low - 0.05 * (high - low), high * 1.04) - low) / (high - low) * (height - foot - head)
         if np.isfinite(redshift):
-            for place, (name, rest) in enumerate(LINES):
+            for name, rest in LINES:
                 seen = rest * (1 + redshift)
                 if wavelength[0] < seen < wavelength[-1]:
                     at = (seen - wavelength[0]) / (wavelength[-1] - wavelength[0]) * width
-                    shapes.append(f'<path class="line" d="M{at:.1f} 12V{height - foot:.0f}"/>'
-                                  f'<text class="name" x="{at:.1f}" y="9">{name}</text>')
+                    shapes.append(f'<path class="line" d="M{at:.1f} 16V{height - foot:.0f}"/>')
+                    if name:
+                        shapes.append(f'<text class="name" x="{np.clip(at, 16, width - 16):.1f}" y="12">{name}</text>')
         path = "".join(f"{'L' if i and good[i - 1] else 'M'}{x[i]:.1f} {y[i]:.1f}" for i in range(points) if good[i])
         shapes.append(f'<path class="flux" d="{path}"/>')
     for tick in (4000, 6000, 8000):
         if wavelength[0] < tick < wavelength[-1]:
             at = (tick - wavelength[0]) / (wavelength[-1] - wavelength[0]) * width
-            shapes.append(f'<text class="tick" x="{at:.1f}" y="{height - 3:.0f}">{tick} Å</text>')
+            shapes.append(f'<text class="tick" x="{np.clip(at, 24, width - 24):.1f}" y="{height - 5:.0f}">{tick} Å</text>')
     return (f'<svg class="spectrum" role="img" aria-label="{html.escape(description, quote=True)}" '
             f'viewBox="0 0 {width:.0f} {height:.0f}"><path class="base" d="M0 {height - foot:.0f}H{width:.0f}"/>{"".join(shapes)}</svg>')

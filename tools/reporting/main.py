@@ -54,7 +54,7 @@ def input_section(run, rejects):
     reasons = [[name, reason, figure_text(kinds.get("selection", 0), 0), figure_text(kinds.get("damage", 0), 0)]
                for name, one in rejects.items() for reason, kinds in sorted(one["reasons"].items())]
     parts.append("<h3>Rejected, by reason</h3>" +
-                 (table(("store", "reason", "by selection", "damaged"), reasons) if reasons else "<p>Nothing was rejected.</p>"))
+                 (table(("store", "reason", "by selection", "damaged"), reasons, "left") if reasons else "<p>Nothing was rejected.</p>"))
     counts = run.match_counts()
     if counts:
         parts.append("<h3>Matching</h3>" + table(("", "count"), [[key.replace("_", " "), figure_text(value, 0)]
@@ -124,7 +124,8 @@ def retrieval_section(evaluation):
               "median rank", "photometry's", "galaxies")
     return section("retrieval", "Finding the partner", "How often a held-out galaxy's own spectrum is among the first 1, 5 and 10 "
                    "found with its image, and the reverse. Photometry ranks partners by g, r, z magnitudes alone: the catalogue's "
-                   "on the image's side, those integrated from the spectrum on the other.", table(header, rows))
+                   "on the image's side, those integrated from the spectrum on the other.",
+                   f'<div class="wide">{figures.recall_bars(scores)}</div>', table(header, rows))
 
 
 def property_section(evaluation):

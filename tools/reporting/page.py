@@ -58,6 +58,7 @@ def page(title, subtitle, tiles, sections, names):
 STYLE = """
 :root{--ink:#22262e;--quiet:#6d7482;--rule:#e0ddd5;--paper:#fbfaf7;--card:#fff;--image:#c4561f;--spectrum:#275d8c}
 *{box-sizing:border-box}
+img,svg{max-width:100%;height:auto}
 html{-webkit-text-size-adjust:100%;scroll-behavior:smooth}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI","Helvetica Neue",Arial,"DejaVu Sans",sans-serif}
 header,main{max-width:1120px;margin:0 auto;padding:0 clamp(16px,4vw,40px)}
@@ -86,7 +87,7 @@ td b{font-weight:650}
 .dot{display:inline-block;width:.65em;height:.65em;border-radius:50%;margin-right:.55em}
 .missing{border:1px dashed #c9c4b8;border-radius:8px;color:var(--quiet);padding:.8em 1.1em;margin:0 0 1em}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,270px),1fr));gap:22px 26px;align-items:start}
-.wide{max-width:660px;margin-bottom:1.4em}
+.wide{max-width:600px;margin-bottom:1.4em}
 figure{margin:0;min-width:0}figure img{width:100%;height:auto;display:block}
 figcaption{font-size:.84rem;color:var(--quiet);margin-top:.5em}figcaption b{color:var(--ink)}
 .query{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:clamp(12px,2vw,20px);margin:0 0 18px;display:grid;grid-template-columns:minmax(150px,200px) 1fr;gap:14px 24px}
@@ -98,10 +99,11 @@ figcaption{font-size:.84rem;color:var(--quiet);margin-top:.5em}figcaption b{colo
 .cell img{width:100%;display:block;border-radius:5px;background:#111}
 .cell svg{width:100%;display:block;border:1px solid var(--rule);border-radius:5px;background:#fff}
 .partner img,.partner svg{outline:2.5px solid var(--image);outline-offset:1px}
+.cell img,.cell svg{margin-bottom:4px}
 .partner em{color:var(--image);font-style:normal;font-weight:650}
 .spectrum .flux{fill:none;stroke:var(--spectrum);stroke-width:1.3;stroke-linejoin:round}
 .spectrum .base{stroke:#d4d0c6;fill:none}.spectrum .line{stroke:#d9a58c;stroke-width:.8;stroke-dasharray:3 3;fill:none}
-.spectrum text{font:9px system-ui,"DejaVu Sans",sans-serif;fill:#8a8f98;text-anchor:middle}.spectrum .name{fill:#b4613a}
+.spectrum text{font:13px system-ui,"DejaVu Sans",sans-serif;fill:#8a8f98;text-anchor:middle}.spectrum .name{fill:#b4613a}
 @media(max-width:680px){
  .query{grid-template-columns:1fr}.subject{display:grid;grid-template-columns:1fr 1.5fr;gap:4px 12px}.subject p{grid-column:1/-1}
  .strip>div{grid-template-columns:repeat(3,minmax(0,1fr))}.strip.spectra>div{grid-template-columns:repeat(2,minmax(0,1fr))}

@@ -114,11 +114,8 @@ class Run:
             for line in read_lines(self.path / OUTPUTS[stage] / "metrics.jsonl"):
                 if "step" not in line:
                     continue
-                check = line.get("validation", {})
-                check = check.get("loss") if isinstance(check, dict) else check
-                check = line.get("validation_loss", line.get("validation.loss", check))
-                if isinstance(check, (int, float)):
-                    checks[line["step"]] = float(check)
+                if isinstance(line.get("val_loss"), (int, float)):
+                    checks[line["step"]] = float(line["val_loss"])
                 if isinstance(line.get("loss"), (int, float)):
                     steps[line["step"]] = float(line["loss"])
             if steps or checks:

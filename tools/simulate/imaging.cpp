@@ -141,7 +141,7 @@ std::vector<Knot> knots_of(const Galaxy& galaxy, std::uint64_t seed)
         const double angle = first_angle + arm +
                              sense * std::log(radius / scale) / std::tan(galaxy.arm_pitch) +
                              0.25 * random.normal();
-        const double weight = std::exp(0.8 * random.normal());
+        const double weight = std::exp(0.5 * random.normal());
         knots.push_back(
             {radius * std::cos(angle), radius * std::sin(angle) * galaxy.disk_profile.axis_ratio, weight});
         sum += weight;

@@ -13,7 +13,7 @@ namespace astroclip::simulate {
 namespace {
 
 constexpr double faintest_r = 20.3, brightest_r = 15.5;
-constexpr double luminous_red_share = 0.16;
+constexpr double luminous_red_share = 0.10;
 
 double lognormal(Random& random, double median, double spread)
 {
@@ -60,16 +60,16 @@ double draw_absolute_magnitude(Random& random, double faintest)
 Mix red_light(Random& random, double absolute_r)
 {
     Mix share{};
-    share[0] = std::clamp(0.10 + 0.04 * (-21.5 - absolute_r) + 0.06 * random.normal(), 0.0, 0.35);
-    share[2] = lognormal(random, 0.02, 0.8);
-    share[4] = lognormal(random, 0.05, 0.8);
+    share[0] = std::clamp(0.10 + 0.04 * (-21.5 - absolute_r) + 0.10 * random.normal(), 0.0, 0.4);
+    share[2] = lognormal(random, 0.05, 1.1);  // some are on their way to red
+    share[4] = lognormal(random, 0.05, 1.1);
     share[3] = std::max(0.3, 1 - share[0] - share[2] - share[4]);
     return share;
 }
 
 Mix blue_light(Random& random, double absolute_r)
 {
-    const double youth = std::clamp(0.58 + 0.09 * (absolute_r + 20.5) + 0.20 * random.normal(), 0.12, 0.97);
+    const double youth = std::clamp(0.58 + 0.09 * (absolute_r + 20.5) + 0.25 * random.normal(), 0.12, 0.97);
     Mix share{};
     share[1] = youth * lognormal(random, 0.015, 0.9);
     share[2] = youth * random.uniform(0.5, 0.9);
@@ -188,7 +188,7 @@ bool Population::try_draw(Random& random, Galaxy& galaxy) const
         }
     }
     const double r = magnitude(galaxy.flux[1]);
-    if (r < brightest_r || (luminous_red ? magnitude(galaxy.flux[2]) > 20.0 || r > 21.2 : r > faintest_r)) {
+    if (r < brightest_r || (luminous_red ? magnitude(galaxy.flux[2]) > 20.2 || r > 21.4 : r > faintest_r)) {
         return false;
     }
     measure_stars(galaxy);
@@ -216,7 +216,7 @@ void Population::give_stars(Random& random, Galaxy& galaxy) const
         : galaxy.red ? random.uniform(0.4, 0.85)
                      : random.uniform(0.0, std::clamp(0.55 - 0.12 * (galaxy.absolute_r + 21), 0.15, 0.8));
     const double young_in_bulge = elliptical ? 1 : 0;
-    const double in_knots = galaxy.red ? 0 : random.uniform(0.2, 0.5);
+    const double in_knots = galaxy.red ? 0 : random.uniform(0.1, 0.35);
     for (std::size_t k = 0; k < template_count; ++k) {
         const double mass =
             share[k] / sum * std::pow(10, 0.4 * (templates_.r_magnitude[k] - galaxy.absolute_r));
@@ -227,7 +227,7 @@ void Population::give_stars(Random& random, Galaxy& galaxy) const
         galaxy.mass[knots][k] = galaxy.red ? 0 : mass * clumped;
         galaxy.mass[disk][k] = mass - galaxy.mass[bulge][k] - galaxy.mass[knots][k];
     }
-    const double face_on = galaxy.red ? lognormal(random, 0.05, 0.8) : lognormal(random, 0.35, 0.6);
+    const double face_on = galaxy.red ? lognormal(random, 0.08, 0.9) : lognormal(random, 0.4, 0.7);
     const double tilted = std::min(2.0, face_on * std::pow(galaxy.disk_profile.axis_ratio, -0.5));
     galaxy.attenuation = {0.5 * face_on, tilted, tilted};
 }
@@ -272,12 +272,13 @@ void Population::measure_stars(Galaxy& galaxy) const
     galaxy.age_gyr = (0.15 * young + 0.65 * middle + old_age * (formed - young - middle)) / formed;
 }
 
-// Radii by mass and type (Shen et al. 2003, MNRAS 343, 978, eqs. 17 and 18), smaller in the past.
+// Radii by mass and type after Shen et al. (2003, MNRAS 343, 978, eqs. 17 and 18), a quarter larger since
+// theirs are circularised and ours run along the major axis; smaller in the past.
 void Population::give_shape(Random& random, Galaxy& galaxy) const
 {
     const double mass = std::pow(10, galaxy.log_mass);
-    const double median_kpc = galaxy.red ? 2.88e-6 * std::pow(mass, 0.56)
-                                         : 0.1 * std::pow(mass, 0.14) * std::pow(1 + mass / 3.98e10, 0.25);
+    const double median_kpc = galaxy.red ? 3.5e-6 * std::pow(mass, 0.56)
+                                         : 0.125 * std::pow(mass, 0.14) * std::pow(1 + mass / 3.98e10, 0.25);
     const double radius_kpc = std::max(0.6, lognormal(random, median_kpc, galaxy.red ? 0.28 : 0.36)) *
                               std::pow(1 + galaxy.redshift, -0.7);
     const double radius_arcsec = radius_kpc / cosmology_.kpc_per_arcsec(galaxy.redshift);
@@ -292,7 +293,7 @@ void Population::give_shape(Random& random, Galaxy& galaxy) const
     galaxy.bulge_profile.sersic = nearest_prepared_sersic(std::clamp(index, galaxy.red ? 2.25 : 1.0, 6.0));
     const double roundness = random.uniform(0.55, 1);
     galaxy.bulge_profile.axis_ratio = elliptical ? roundness : std::max(0.6, galaxy.disk_profile.axis_ratio);
-    galaxy.knot_count = galaxy.red ? 0 : 10 + static_cast<int>(random.below(30));
+    galaxy.knot_count = galaxy.red ? 0 : 15 + static_cast<int>(random.below(45));
     galaxy.arm_pitch = random.uniform(0.2, 0.5);
 }
 

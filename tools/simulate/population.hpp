@@ -12,7 +12,7 @@
 
 namespace astroclip::simulate {
 
-// The galaxies of the survey: bright ones (r < 20.3) up to z 0.6 and, about one in six, luminous red ones
+// The galaxies of the survey: bright ones (r < 20.3) up to z 0.6 and, about one in ten, luminous red ones
 // around z 0.47. A galaxy is a function of (seed, index) alone.
 class Population {
 public:

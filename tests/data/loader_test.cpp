@@ -1,0 +1,166 @@
+#include "data/loader.hpp"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "core/error.hpp"
+#include "support/ranks.hpp"
+#include "support/tiny_survey.hpp"
+
+namespace astroclip::data {
+namespace {
+
+class Galaxies48 : public testing::Test {
+protected:
+    Galaxies48() : ranks_(test::all_ranks())
+    {
+        survey_.folder = test::scratch_folder(ranks_.world, "loader");
+        survey_.bins = 64;
+        test::write_images(ranks_.world, survey_);
+        test::write_spectra(ranks_.world, survey_);
+        test::write_pairs(ranks_.world, survey_);
+    }
+    ~Galaxies48() override { test::remove_scratch(ranks_.world, survey_.folder); }
+
+    Stores all_stores() const { return {.images = survey_.images(), .spectra = survey_.spectra(), .pairs = survey_.pairs()}; }
+    static at::Tensor tensor(const std::vector<float>& values) { return at::tensor(values); }
+
+    test::Ranks ranks_;
+    test::TinySurvey survey_;
+};
+
+TEST_F(Galaxies48, AreOneAGalaxyWithBothItsRows)
+{
+    const Galaxies galaxies(all_stores());
+    ASSERT_EQ(galaxies.size(), 48 + 4);  // 44 pairs, 4 images and 4 spectra without a partner
+    std::set<std::int64_t> images, spectra;
+    for (std::int64_t i = 0; i < galaxies.size(); ++i) {
+        const auto& galaxy = galaxies[i];
+        if (galaxy.image_row >= 0) {
+            EXPECT_EQ(survey_.image_id(galaxy.image_row), galaxy.object_id);
+            images.insert(galaxy.image_row);
+        }
+        if (galaxy.spectrum_row >= 0) {
+            EXPECT_EQ(survey_.spectrum_id(galaxy.spectrum_row), galaxy.object_id);
+            spectra.insert(galaxy.spectrum_row);
+        }
+    }
+    EXPECT_EQ(images.size(), 48u);
+    EXPECT_EQ(spectra.size(), 48u);
+    EXPECT_EQ(galaxies.paired(false).size() + galaxies.paired(true).size(), 44u);
+}
+
+TEST_F(Galaxies48, AreReadInTheOrderAskedFor)
+{
+    const Galaxies galaxies(all_stores());
+    const std::vector<std::int64_t> numbers{7, 46, 6, 51, 8, 7};  // 46 has no spectrum, 51 no image
+    const auto batch = galaxies.read(numbers);
+    ASSERT_EQ(batch.images.sizes(), (std::vector<std::int64_t>{6, 3, 16, 16}));
+    ASSERT_EQ(batch.spectra.sizes(), (std::vector<std::int64_t>{6, 64}));
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+        const auto id = galaxies[numbers[i]].object_id;
+        const auto at = static_cast<std::int64_t>(i);
+        EXPECT_EQ(batch.object_ids[i], id);
+        const auto image = batch.has_image[i] ? tensor(test::tiny_image(id, 16)) : at::zeros({768});
+        const auto spectrum = batch.has_spectrum[i] ? tensor(test::tiny_spectrum(id, 64)) : at::zeros({64});
+        EXPECT_TRUE(batch.images[at].flatten().equal(image)) << i;
+        EXPECT_TRUE(batch.spectra[at].equal(spectrum)) << i;
+    }
+    EXPECT_EQ(batch.has_spectrum[1], 0);
+    EXPECT_EQ(batch.has_image[3], 0);
+}
+
+TEST_F(Galaxies48, AreOnOneSideOfTheSplitInEveryStore)
+{
+    const Galaxies both(all_stores());
+    std::set<std::int64_t> held_out;
+    for (const auto number : both.members(true)) {
+        held_out.insert(both[number].object_id);
+    }
+    EXPECT_FALSE(held_out.empty());
+    for (const auto& stores : {Stores{.images = survey_.images(), .pairs = survey_.pairs()},
+                               Stores{.spectra = survey_.spectra(), .pairs = survey_.pairs()}}) {
+        const Galaxies one(stores);
+        for (std::int64_t i = 0; i < one.size(); ++i) {
+            // also those without a partner, which the pairs do not list
+            EXPECT_EQ(one[i].test, held_out.count(one[i].object_id) == 1) << one[i].object_id;
+        }
+    }
+}
+
+TEST_F(Galaxies48, RefuseStoresThatDoNotBelongTogether)
+{
+    EXPECT_THROW(Galaxies(Stores{}), ConfigError);
+    EXPECT_THROW(Galaxies({.images = survey_.images(), .spectra = survey_.spectra()}), ConfigError);
+    EXPECT_THROW(Galaxies({.images = survey_.folder + "/nothing"}), MissingInput);
+    auto other = survey_;
+    other.folder = survey_.folder + "/other";
+    other.galaxies = 40;
+    test::write_spectra(ranks_.world, other);
+    EXPECT_THROW(Galaxies({.spectra = other.spectra(), .pairs = survey_.pairs()}), DataError);
+}
+
+TEST_F(Galaxies48, AreLoadedInTheSamplersOrderFromAnyStep)
+{
+    const Galaxies galaxies({.spectra = survey_.spectra()});
+    const auto members = galaxies.members(false);
+    Sampler sampler(static_cast<std::int64_t>(members.size()), 8, 3);
+    Loader loader(galaxies, members, sampler, ranks_.rank(), ranks_.size());
+    EXPECT_THROW(loader.next(), InternalError);
+    for (const std::int64_t start : {0, 9, 2}) {
+        loader.seek(start);
+        for (auto step = start; step < start + 5; ++step) {
+            const auto batch = loader.next();
+            const auto expected = sampler.slice(step, ranks_.rank(), ranks_.size());
+            ASSERT_EQ(batch.object_ids.size(), expected.size());
+            for (std::size_t i = 0; i < expected.size(); ++i) {
+                EXPECT_EQ(batch.object_ids[i], galaxies[members[static_cast<std::size_t>(expected[i])]].object_id);
+            }
+            EXPECT_TRUE(batch.spectra[0].equal(tensor(test::tiny_spectrum(batch.object_ids[0], 64))));
+            EXPECT_FALSE(batch.images.defined());
+        }
+    }
+}
+
+TEST_F(Galaxies48, ThatCannotBeReadAreAnErrorOfTheBatch)
+{
+    const Galaxies galaxies({.spectra = survey_.spectra()});
+    // A member that does not exist stands for a file that went bad under the reader.
+    std::vector<std::int64_t> members(48, 0);
+    Loader loader(galaxies, members, Sampler(48, 8, 3), ranks_.rank(), ranks_.size());
+    ranks_.world.barrier();
+    ranks_.world.on_root([&] { std::filesystem::remove(survey_.spectra() + "/part-00000.h5"); });
+    loader.seek(0);
+    EXPECT_THROW(loader.next(), Error);
+    ranks_.world.barrier();
+}
+
+TEST(InOrder, CutsAtMultiplesOfTheComputeBatch)
+{
+    std::vector<std::int64_t> sizes;
+    for (const auto& piece : in_order({32, 150}, 32)) {
+        sizes.push_back(piece.size());
+    }
+    EXPECT_EQ(sizes, (std::vector<std::int64_t>{32, 32, 32, 22}));
+    EXPECT_TRUE(in_order({64, 64}, 32).empty());
+    EXPECT_EQ(padded(at::ones({3, 2}), 5).sum().item<float>(), 6);
+}
+
+TEST(Share, CoversEveryNumberOnceOverTheRanks)
+{
+    std::vector<std::int64_t> numbers(21);
+    for (const int ranks : {1, 2, 4}) {
+        std::size_t covered = 0;
+        for (std::int64_t step = 0; step < 3; ++step) {
+            for (int rank = 0; rank < ranks; ++rank) {
+                covered += share(numbers, step, 8, rank, ranks).size();
+            }
+        }
+        EXPECT_EQ(covered, numbers.size());
+    }
+}
+
+}  // namespace
+}  // namespace astroclip::data

@@ -1,0 +1,309 @@
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <functional>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "comm/communicator.hpp"
+#include "config/options.hpp"
+#include "core/clock.hpp"
+#include "core/log.hpp"
+#include "core/provenance.hpp"
+#include "data/spectrum_masks.hpp"
+#include "data/spectrum_tokens.hpp"
+#include "nn/dino_head.hpp"
+#include "nn/encoder.hpp"
+#include "ssl/dino_loss.hpp"
+#include "ssl/info_nce.hpp"
+#include "ssl/masked_spectrum_loss.hpp"
+#include "train/ema.hpp"
+#include "train/optimizer.hpp"
+#include "train/precision.hpp"
+
+// astroclip-bench STEP: times one step of training or embedding on random input, through the code that the stages use, and
+// prints one JSON line. The steps are those that a plain PyTorch program would do, so that the two can be compared.
+namespace astroclip::bench {
+namespace {
+
+struct Options {
+    std::vector<std::string> step;
+    std::int64_t batch = 16;
+    int steps = 5;
+    std::string dtype = "fp32", size = "tiny";
+};
+
+struct Sizes {
+    nn::SpecFormerConfig spectrum;
+    nn::ViTConfig image;
+    nn::HeadConfig head;
+    nn::DinoHeadConfig dino;
+};
+
+Sizes sizes(const std::string& name)
+{
+    Sizes s;  // "paper" is the structs' own defaults
+    s.image.drop_path_rate = 0;
+    s.head.dropout = 0;
+    if (name == "tiny") {
+        s.spectrum.width = 192;
+        s.spectrum.layers = 4;
+        s.spectrum.heads = 4;
+        s.image.width = 192;
+        s.image.depth = 6;
+        s.image.heads = 3;
+        s.image.block_chunks = 0;
+        s.head.embed_dim = 128;
+        s.dino.prototypes = 1024;
+    }
+    return s;
+}
+
+std::vector<train::Parameter> parameters_of(const torch::nn::Module& module, const std::string& prefix = "")
+{
+    std::vector<train::Parameter> all;
+    for (const auto& item : module.named_parameters()) {
+        all.push_back({.name = prefix + item.key(), .tensor = item.value()});
+    }
+    return all;
+}
+
+void zero_gradients(const std::vector<train::Parameter>& parameters)
+{
+    for (const auto& parameter : parameters) {
+        parameter.tensor.mutable_grad() = at::Tensor();
+    }
+}
+
+// A benchmark: its input is made when it is built, each call is one step.
+using Step = std::function<void()>;
+
+class Bench {
+public:
+    Bench(const Options& options, comm::Communicator& ranks) : o_(options), c_(sizes(options.size)), ranks_(ranks)
+    {
+        ids_.resize(static_cast<std::size_t>(o_.batch));
+        std::iota(ids_.begin(), ids_.end(), 0);
+    }
+
+    Step step(const std::string& name)
+    {
+        const std::map<std::string, std::function<Step()>> steps = {
+            {"spectrum-train", [this] { return spectrum_train(); }}, {"spectrum-embed", [this] { return spectrum_embed(); }},
+            {"image-train", [this] { return image_train(); }},       {"image-embed", [this] { return image_embed(); }},
+            {"align", [this] { return align(); }},                   {"loss", [this] { return loss(); }}};
+        if (!steps.contains(name)) {
+            throw ConfigError(fmt::format("unknown step '{}': spectrum-train, spectrum-embed, image-train, image-embed, align "
+                                          "or loss",
+                                          name));
+        }
+        return steps.at(name)();
+    }
+
+private:
+    at::Tensor random(at::IntArrayRef shape) const { return at::randn(shape, at::kFloat); }
+    at::Tensor fluxes() const { return random({o_.batch, 7781}); }
+
+    template <typename Module, typename... Config>
+    Module network(const Config&... config) const
+    {
+        Module module(config...);
+        nn::initialise(*module, 1);
+        return module;
+    }
+
+    Step spectrum_train()
+    {
+        auto model = network<nn::SpecFormer>(c_.spectrum);
+        auto parameters = parameters_of(*model);
+        auto optimizer = std::make_shared<train::AdamW>(parameters, train::AdamW::Betas{0.9, 0.95, 1e-8});
+        return [=, this, flux = fluxes(), epoch = std::uint32_t{0}]() mutable {
+            zero_gradients(parameters);
+            ssl::MaskedLoss loss;
+            {
+                const train::Autocast autocast(o_.dtype, at::kCPU);
+                const auto tokens = data::spectrum_tokens(flux);
+                const auto masked = data::mask_tokens(tokens, data::mask_starts(ids_, tokens.size(1), 1, epoch++), 50);
+                const auto sums = ssl::masked_sums(model->reconstruct(masked), tokens, masked);
+                loss = ssl::masked_spectrum_loss(ranks_, sums);
+            }
+            loss.share.backward();
+            train::clip_gradients(parameters, 1.0);
+            optimizer->step({1e-5, 1e-5, 0.01});
+        };
+    }
+
+    Step spectrum_embed()
+    {
+        auto model = network<nn::SpecFormer>(c_.spectrum);
+        return [=, this, flux = fluxes()]() mutable {
+            const at::NoGradGuard no_grad;
+            const train::Autocast autocast(o_.dtype, at::kCPU);
+            model->forward(data::spectrum_tokens(flux));
+        };
+    }
+
+    Step image_embed()
+    {
+        auto model = network<nn::VisionTransformer>(c_.image);
+        return [=, this, images = random({o_.batch, 3, 144, 144})]() mutable {
+            const at::NoGradGuard no_grad;
+            const train::Autocast autocast(o_.dtype, at::kCPU);
+            model->forward_features(images);
+        };
+    }
+
+    Step image_train()
+    {
+        auto student = network<nn::VisionTransformer>(c_.image), teacher = network<nn::VisionTransformer>(c_.image);
+        auto head = network<nn::DinoHead>(c_.image.width, c_.dino), teacher_head = network<nn::DinoHead>(c_.image.width, c_.dino);
+        auto parameters = parameters_of(*student, "backbone.");
+        for (auto& parameter : parameters_of(*head, "dino_head.")) {
+            parameters.push_back(parameter);
+        }
+        auto optimizer = std::make_shared<train::AdamW>(parameters, train::AdamW::Betas{});
+        auto centre = std::make_shared<ssl::DinoCentre>(c_.dino.prototypes);
+        return [=, this, global = random({2 * o_.batch, 3, 144, 144}), local = random({8 * o_.batch, 3, 60, 60})]() mutable {
+            zero_gradients(parameters);
+            at::Tensor logits, total;
+            {
+                const train::Autocast autocast(o_.dtype, at::kCPU);
+                at::Tensor targets;
+                {
+                    const at::NoGradGuard no_grad;
+                    logits = teacher_head->forward(teacher->forward_features(global).cls).to(at::kFloat);
+                    targets = centre->targets(logits, 0.04);
+                }
+                const auto terms = ssl::dino_terms(head->forward(student->forward_features(global).cls),
+                                                   head->forward(student->forward_features(local).cls), targets);
+                total = terms.global + terms.local;
+            }
+            total.backward();
+            train::clip_gradients(parameters, 3.0);
+            optimizer->step({1e-5, 1e-5, 0.01});
+            centre->update(ranks_, logits);
+            train::ema(teacher->parameters(), student->parameters(), 0.99);
+        };
+    }
+
+    Step align()
+    {
+        auto model = network<nn::AlignedModel>(c_.image, c_.spectrum, c_.head);
+        auto parameters = parameters_of(*model->image_encoder->head, "image.");
+        for (auto& parameter : parameters_of(*model->spectrum_encoder->head, "spectrum.")) {
+            parameters.push_back(parameter);
+        }
+        auto optimizer = std::make_shared<train::AdamW>(parameters, train::AdamW::Betas{});
+        return [=, this, flux = fluxes(), images = random({o_.batch, 3, 144, 144})]() mutable {
+            zero_gradients(parameters);
+            at::Tensor image, spectrum;
+            {
+                const train::Autocast autocast(o_.dtype, at::kCPU);
+                at::Tensor patches, sections;
+                {
+                    const at::NoGradGuard no_grad;
+                    patches = model->image_encoder->backbone->tokens_without_position(images);
+                    sections = model->spectrum_encoder->backbone->forward(data::spectrum_tokens(flux));
+                }
+                image = model->image_encoder->head->forward(patches);
+                spectrum = model->spectrum_encoder->head->forward(sections);
+            }
+            ssl::info_nce(ranks_, image.to(at::kFloat), spectrum.to(at::kFloat)).backward();
+            optimizer->step({1e-4, 1e-4, 0.01});
+        };
+    }
+
+    Step loss()
+    {
+        auto image = random({o_.batch, 1024}).requires_grad_(true), spectrum = random({o_.batch, 1024}).requires_grad_(true);
+        return [=, this]() mutable {
+            image.mutable_grad() = spectrum.mutable_grad() = at::Tensor();
+            ssl::info_nce(ranks_, image, spectrum).backward();
+        };
+    }
+
+    Options o_;
+    Sizes c_;
+    comm::Communicator& ranks_;
+    std::vector<std::int64_t> ids_;
+};
+
+double resident_gib()
+{
+    struct rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return static_cast<double>(usage.ru_maxrss) / (1024.0 * 1024.0);
+}
+
+void time_steps(const Options& o, int threads)
+{
+    at::set_num_threads(threads);
+    const comm::World world(MPI_COMM_WORLD);
+    const auto ranks = comm::make_mpi_communicator(world);
+    Bench bench(o, *ranks);
+    const auto step = bench.step(o.step.front());
+    const auto start_rss = resident_gib();
+    step();
+    std::vector<double> times;
+    for (int i = 0; i < o.steps; ++i) {
+        const auto begun = seconds();
+        step();
+        times.push_back(seconds() - begun);
+    }
+    std::sort(times.begin(), times.end());
+    const auto median = times[times.size() / 2];
+    std::cout << nlohmann::json{{"step", o.step.front()},
+                                {"batch", o.batch},
+                                {"threads", threads},
+                                {"dtype", o.dtype},
+                                {"size", o.size},
+                                {"median_s", median},
+                                {"samples_per_s", static_cast<double>(o.batch) / median},
+                                {"start_rss_gib", start_rss},
+                                {"max_rss_gib", resident_gib()}}
+              << std::endl;
+}
+
+int run(int argc, char** argv)
+{
+    config::Options options("bench");
+    Options o;
+    options.positional("STEP", o.step, "spectrum-train, spectrum-embed, image-train, image-embed, align or loss");
+    options.section()
+        .option("batch", o.batch, "samples a step; of `loss`: the global batch", config::at_least(1))
+        .option("steps", o.steps, "timed steps, after one to warm up", config::at_least(1))
+        .option("dtype", o.dtype, "fp32 or bf16", config::one_of({"fp32", "bf16"}))
+        .option("size", o.size, "of the networks: tiny or paper", config::one_of({"tiny", "paper"}));
+    try {
+        options.parse(argc, argv);
+        if (options.invocation().help) {
+            std::cout << "astroclip-bench: time one step of training or embedding\n\n" << options.help();
+        } else if (options.invocation().version) {
+            std::cout << "astroclip-bench " << version() << " (" << revision() << ")\n";
+        } else {
+            time_steps(o, options.run().threads);
+        }
+        return 0;
+    } catch (const Error& error) {
+        log::error("astroclip-bench failed (exit code {}): {}", error.exit_code, error.what());
+        return error.exit_code;
+    }
+}
+
+}  // namespace
+}  // namespace astroclip::bench
+
+int main(int argc, char** argv)
+{
+    setenv("MKL_CBWR", "AUTO,STRICT", 0);  // as the stages run
+    int provided = 0;
+    MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &provided);
+    const int code = astroclip::bench::run(argc, argv);
+    MPI_Finalize();
+    return code;
+}
