@@ -250,9 +250,10 @@ void append_rows(const Inputs& inputs, const Options& o, data::Range range, stor
     for (std::size_t i = 0; i < batch.object_ids.size(); ++i) {
         const auto id = batch.object_ids[i];
         if (!images.finite[i] || !spectra.finite[i]) {
-            rejects.push_back(
-                {o.model, range.first + static_cast<std::int64_t>(i), id,
-                 images.finite[i] ? "spectrum embedding not finite" : "image embedding not finite", true});
+            rejects.push_back({o.model, range.first + static_cast<std::int64_t>(i), id,
+                               images.finite[i] ? "spectrum embedding zero or not finite"
+                                                : "image embedding zero or not finite",
+                               true});
             continue;
         }
         const bool has_spectrum = inputs.embeds_spectra() && batch.has_spectrum[i];

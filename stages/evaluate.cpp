@@ -140,12 +140,45 @@ private:
     }
 };
 
+// The truth of one number for the sample; NaN where it is not known.
+struct Target {
+    std::string name;
+    std::vector<double> truth;
+};
+
+// The label columns of the table, for the sample. Throws DataError if one is not there.
+std::vector<Target> read_labels(const std::string& path, const std::string& columns, const Sample& sample)
+{
+    const auto table = survey::Table::open(path);
+    const auto key = table->first_of({"object_id", "TARGETID"});
+    if (key.empty()) {
+        throw DataError(path, "has neither a column object_id nor TARGETID");
+    }
+    const auto ids = table->integers(key);
+    std::map<std::int64_t, std::size_t> row_of;
+    for (std::size_t row = 0; row < ids.size(); ++row) {
+        row_of.emplace(ids[row], row);
+    }
+    std::vector<Target> targets;
+    for (const auto& name : split_list(columns)) {
+        const auto values = table->numbers(name);
+        Target target{name, {}};
+        for (const auto id : sample.object_id) {
+            const auto found = row_of.find(id);
+            target.truth.push_back(found == row_of.end() ? std::numeric_limits<double>::quiet_NaN()
+                                                         : values[found->second]);
+        }
+        targets.push_back(target);
+    }
+    return targets;
+}
+
 struct Inputs {
     data::Galaxies galaxies;
     store::Reader embeddings, images, spectra;
     std::unique_ptr<nn::Embedder> untrained;  // null: no model was given
-    std::unique_ptr<survey::Table> labels;    // null: none
     Sample sample;
+    std::vector<Target> labels;
 
     Inputs(const Options& o, at::Device device, std::uint64_t seed)
         : galaxies(data::Stores{required(o.images, "images"), required(o.spectra, "spectra"),
@@ -162,7 +195,7 @@ struct Inputs {
             if (untrained->image_size() == 0) untrained.reset();
         }
         if (!o.labels.empty()) {
-            labels = survey::Table::open(o.labels);
+            labels = read_labels(o.labels, o.label_columns, sample);
         }
     }
 
@@ -171,7 +204,7 @@ struct Inputs {
         auto all = galaxies.content_ids();
         all["embeddings"] = embeddings.content_id();
         if (untrained) all["model"] = store::content_id(o.model);
-        if (labels) {
+        if (!o.labels.empty()) {
             Digest digest;
             for (const auto& hash : file_block_hashes(o.labels)) digest.add(hash);
             all["labels"] = digest.hex();
@@ -338,12 +371,6 @@ std::vector<Features> all_features(const Inputs& inputs, const Measured& measure
     return all;
 }
 
-// The truth of one number for the sample; NaN where it is not known.
-struct Target {
-    std::string name;
-    std::vector<double> truth;
-};
-
 struct Rows {
     std::vector<std::int64_t> train, test;  // of the sample, where the target is known
 };
@@ -406,29 +433,6 @@ Target redshift_target(const Inputs& inputs)
         }
     }
     return target;
-}
-
-std::vector<Target> label_targets(const Inputs& inputs, const Options& o)
-{
-    std::vector<Target> targets;
-    const auto key = inputs.labels->first_of({"object_id", "TARGETID"});
-    if (key.empty()) {
-        throw DataError(o.labels, "has neither a column object_id nor TARGETID");
-    }
-    const auto ids = inputs.labels->integers(key);
-    std::map<std::int64_t, std::size_t> row_of;
-    for (std::size_t row = 0; row < ids.size(); ++row) row_of.emplace(ids[row], row);
-    for (const auto& name : split_list(o.label_columns)) {
-        const auto values = inputs.labels->numbers(name);
-        Target target{name, {}};
-        for (const auto id : inputs.sample.object_id) {
-            const auto found = row_of.find(id);
-            target.truth.push_back(found == row_of.end() ? std::numeric_limits<double>::quiet_NaN()
-                                                         : values[found->second]);
-        }
-        targets.push_back(target);
-    }
-    return targets;
 }
 
 // photo_z of the report, and the table of predictions behind the scatter plot.
@@ -551,8 +555,8 @@ nlohmann::json all_scores(const Inputs& inputs, const Options& o, stage::Compute
         {"neighbours", o.neighbours},
         {"bootstraps", o.bootstraps},
         {"outlier_limit", 0.05}};
-    if (inputs.labels) {
-        scores["properties"] = properties(features, label_targets(inputs, o), sample, o, context);
+    if (!inputs.labels.empty()) {
+        scores["properties"] = properties(features, inputs.labels, sample, o, context);
     }
     return scores;
 }

@@ -16,7 +16,8 @@ struct Options {
 void bind(config::Section options, Options& o)
 {
     options.option("spectra", o.spectra, "store of spectra", config::runtime_only())
-        .option("pairs", o.pairs, "store of pairs, for the split of the survey (optional)", config::runtime_only())
+        .option("pairs", o.pairs, "store of pairs, for the split of the survey (optional)",
+                config::runtime_only())
         .option("output", o.output, "folder of the encoder to publish", config::runtime_only())
         .option("trust", o.trust, "do not check the hashes of the stores' files", config::runtime_only());
     ssl::bind(options, o.task);
@@ -25,8 +26,8 @@ void bind(config::Section options, Options& o)
 
 void pretrain_spectrum(const Options& o, Context& context)
 {
-    const auto galaxies =
-        open_galaxies(context, {.spectra = required("spectra", o.spectra), .pairs = o.pairs, .trust = o.trust});
+    const auto galaxies = open_galaxies(
+        context, {.spectra = required("spectra", o.spectra), .pairs = o.pairs, .trust = o.trust});
     const auto compute = start_compute(context);
     train_and_publish(context, compute, o.output, *galaxies, o.trainer, [&] {
         return std::make_unique<ssl::MaskedSpectrumTask>(o.task, *galaxies, *compute.ranks, context.run.seed);
@@ -39,14 +40,15 @@ void pretrain_spectrum(const Options& o, Context& context)
 int main(int argc, char** argv)
 {
     using namespace astroclip::stage;
-    return run<Options>(
-        argc, argv,
-        {.name = "pretrain-spectrum",
-         .purpose = "train a spectrum encoder to predict masked parts of spectra",
-         .examples = "  mpirun -n 2 astroclip-pretrain-spectrum --config run.cfg --spectra run/spectra --pairs run/pairs "
-                     "--output run/spectrum-encoder\n"
-                     "  astroclip-pretrain-spectrum --spectra run/spectra --output specformer --width 192 --layers 4 --heads 3 "
-                     "--steps 500 --batch-size 32",
-         .seeded = true},
-        bind, pretrain_spectrum);
+    return run<Options>(argc, argv,
+                        {.name = "pretrain-spectrum",
+                         .purpose = "train a spectrum encoder to predict masked parts of spectra",
+                         .examples = "  mpirun -n 2 astroclip-pretrain-spectrum --config run.cfg --spectra "
+                                     "run/spectra --pairs run/pairs "
+                                     "--output run/spectrum-encoder\n"
+                                     "  astroclip-pretrain-spectrum --spectra run/spectra --output "
+                                     "specformer --width 192 --layers 4 --heads 3 "
+                                     "--steps 500 --batch-size 32",
+                         .seeded = true},
+                        bind, pretrain_spectrum);
 }

@@ -18,7 +18,8 @@ public:
     Handle(Handle&& other) noexcept : id_(other.id_), close_(other.close_) { other.id_ = -1; }
     Handle& operator=(Handle&& other) noexcept;
     operator hid_t() const { return id_; }
-    void reset();  // closes now; IoError if that fails
+    void reset();                 // closes now; IoError if that fails
+    void abandon() { id_ = -1; }  // leaves it open: closing would wait for ranks that do not come
 
 private:
     hid_t id_ = -1;

@@ -24,7 +24,8 @@ std::vector<std::int64_t> flux_shape(const store::Reader& reader)
 }
 
 // In the order of `rows`, read in the order of the store, so that neighbours are read together.
-at::Tensor read_flux(const store::Reader& reader, const std::vector<std::int64_t>& rows, std::vector<std::uint8_t>& has)
+at::Tensor read_flux(const store::Reader& reader, const std::vector<std::int64_t>& rows,
+                     std::vector<std::uint8_t>& has)
 {
     auto sorted = rows;
     std::sort(sorted.begin(), sorted.end());
@@ -37,7 +38,8 @@ at::Tensor read_flux(const store::Reader& reader, const std::vector<std::int64_t
     return sorted == rows ? flux : flux.index_select(0, at::tensor(places, at::kLong));
 }
 
-// What a store of pairs says of how it was made: the stores whose rows it numbers, the seed and fraction of its split.
+// What a store of pairs says of how it was made: the stores whose rows it numbers, the seed and fraction of
+// its split.
 struct PairsRequest {
     nlohmann::json inputs, configuration;
 
@@ -51,8 +53,10 @@ struct PairsRequest {
     void check_made_from(const store::Reader& pairs, const char* name, const store::Reader& reader) const
     {
         if (inputs.contains(name) && inputs[name] != reader.content_id()) {
-            throw DataError(pairs.path(), fmt::format("numbers the rows of other {} than those of {}; run astroclip-match again",
-                                                      name, reader.path()));
+            throw DataError(
+                pairs.path(),
+                fmt::format("numbers the rows of other {} than those of {}; run astroclip-match again", name,
+                            reader.path()));
         }
     }
 
@@ -87,9 +91,11 @@ struct Galaxies::State {
             throw ConfigError("neither 'images' nor 'spectra' is set: there is nothing to read");
         }
         if (!stores.images.empty() && !stores.spectra.empty() && stores.pairs.empty()) {
-            throw ConfigError("'images' and 'spectra' together need 'pairs', which says which rows are one galaxy");
+            throw ConfigError(
+                "'images' and 'spectra' together need 'pairs', which says which rows are one galaxy");
         }
-        const auto open = [&](const std::string& path, const char* kind, std::optional<store::Reader>& reader) {
+        const auto open = [&](const std::string& path, const char* kind,
+                              std::optional<store::Reader>& reader) {
             if (!path.empty()) {
                 reader.emplace(path, kind, stores.trust);
             }
@@ -101,11 +107,14 @@ struct Galaxies::State {
 
     void list(SplitRule split)
     {
-        const auto image_ids = images ? images->column<std::int64_t>("object_id") : std::vector<std::int64_t>();
-        const auto spectrum_ids = spectra ? spectra->column<std::int64_t>("object_id") : std::vector<std::int64_t>();
+        const auto image_ids =
+            images ? images->column<std::int64_t>("object_id") : std::vector<std::int64_t>();
+        const auto spectrum_ids =
+            spectra ? spectra->column<std::int64_t>("object_id") : std::vector<std::int64_t>();
         galaxies.resize(image_ids.size());
         std::vector<std::int64_t> galaxy_of_spectrum(spectrum_ids.size(), -1);
-        std::vector<std::int8_t> side_of_image(image_ids.size(), -1), side_of_spectrum(spectrum_ids.size(), -1);
+        std::vector<std::int8_t> side_of_image(image_ids.size(), -1),
+            side_of_spectrum(spectrum_ids.size(), -1);
         for (std::size_t row = 0; row < image_ids.size(); ++row) {
             galaxies[row] = {image_ids[row], static_cast<std::int64_t>(row)};
         }
@@ -118,8 +127,9 @@ struct Galaxies::State {
             }
         }
         for (auto& galaxy : galaxies) {
-            const auto told = galaxy.image_row >= 0 ? side_of_image[static_cast<std::size_t>(galaxy.image_row)]
-                                                    : side_of_spectrum[static_cast<std::size_t>(galaxy.spectrum_row)];
+            const auto told = galaxy.image_row >= 0
+                                  ? side_of_image[static_cast<std::size_t>(galaxy.image_row)]
+                                  : side_of_spectrum[static_cast<std::size_t>(galaxy.spectrum_row)];
             galaxy.test = told >= 0 ? told == 1
                                     : survey::split_of(galaxy.object_id, split.seed, split.test_fraction) ==
                                           survey::Split::test;
@@ -161,7 +171,8 @@ struct Galaxies::State {
     std::size_t checked(std::int64_t row, std::int64_t rows, const char* column) const
     {
         if (row < 0 || row >= rows) {
-            throw DataError(pairs->path(), fmt::format("{} {} is outside the store's {} rows", column, row, rows));
+            throw DataError(pairs->path(),
+                            fmt::format("{} {} is outside the store's {} rows", column, row, rows));
         }
         return static_cast<std::size_t>(row);
     }
@@ -197,7 +208,8 @@ std::vector<std::int64_t> Galaxies::members(bool test) const
 std::vector<std::int64_t> Galaxies::paired(bool test) const
 {
     auto numbers = members(test);
-    std::erase_if(numbers, [&](std::int64_t i) { return (*this)[i].image_row < 0 || (*this)[i].spectrum_row < 0; });
+    std::erase_if(numbers,
+                  [&](std::int64_t i) { return (*this)[i].image_row < 0 || (*this)[i].spectrum_row < 0; });
     return numbers;
 }
 

@@ -17,8 +17,8 @@ struct Range {
     std::int64_t size() const { return last - first; }
 };
 
-// Some galaxies with what the stores hold of them, on the CPU. Of a modality that was not asked for the tensor is undefined;
-// a galaxy that lacks a modality has zeros there, and has_… is 0.
+// Some galaxies with what the stores hold of them, on the CPU. Of a modality that was not asked for the
+// tensor is undefined; a galaxy that lacks a modality has zeros there, and has_… is 0.
 struct Batch {
     std::vector<std::int64_t> object_ids;  // B
     at::Tensor images;                     // [B, bands, H, W] float32, nanomaggy
@@ -39,7 +39,7 @@ struct Galaxy {
 
 // Paths of complete stores; "" for none.
 struct Stores {
-    std::string images, spectra, pairs;
+    std::string images{}, spectra{}, pairs{};
     bool trust = false;  // believe the files' hashes
 };
 
@@ -49,14 +49,14 @@ struct SplitRule {
     double test_fraction = 0.2;
 };
 
-// The galaxies of up to two stores, in store order: every row of images, then every row of spectra whose galaxy has no
-// image. `pairs` says which rows are one galaxy (it then bears the id of the pair) and on which side of the split it is;
-// galaxies that it does not list are split by the same hash, with the seed and fraction of the pairs, so that what is held
-// out there is never seen in pretraining.
+// The galaxies of up to two stores, in store order: every row of images, then every row of spectra whose
+// galaxy has no image. `pairs` says which rows are one galaxy (it then bears the id of the pair) and on which
+// side of the split it is; galaxies that it does not list are split by the same hash, with the seed and
+// fraction of the pairs, so that what is held out there is never seen in pretraining.
 //
-// Errors: MissingInput, DataError from the stores; ConfigError if two stores come without pairs or none is given; DataError
-// if the pairs were made from other stores. Reading takes a lock: a thread that reads ahead and the one that trains may
-// both call read(), while nobody else is inside HDF5.
+// Errors: MissingInput, DataError from the stores; ConfigError if two stores come without pairs or none is
+// given; DataError if the pairs were made from other stores. Reading takes a lock: a thread that reads ahead
+// and the one that trains may both call read(), while nobody else is inside HDF5.
 class Galaxies {
 public:
     explicit Galaxies(const Stores& stores, const SplitRule& split = {});
@@ -66,14 +66,15 @@ public:
     std::int64_t size() const;
     const Galaxy& operator[](std::int64_t number) const;
 
-    std::vector<std::int64_t> all() const;                  // 0, 1, 2, …
-    std::vector<std::int64_t> members(bool test) const;      // of one side of the split
-    std::vector<std::int64_t> paired(bool test) const;       // of those, with both modalities
+    std::vector<std::int64_t> all() const;               // 0, 1, 2, …
+    std::vector<std::int64_t> members(bool test) const;  // of one side of the split
+    std::vector<std::int64_t> paired(bool test) const;   // of those, with both modalities
 
     // In the order of `numbers`; each store is read in runs of neighbouring rows.
     Batch read(std::span<const std::int64_t> numbers) const;
     Batch read(Range range) const;
-    // One scalar column of the store that has it (images first), as float64: "redshift". NaN where a galaxy has none.
+    // One scalar column of the store that has it (images first), as float64: "redshift". NaN where a galaxy
+    // has none.
     std::vector<double> column(const std::string& name) const;
 
     bool has_images() const;
@@ -81,7 +82,7 @@ public:
     std::vector<std::int64_t> image_shape() const;  // [bands, H, W]
     std::int64_t bins() const;                      // L of a spectrum
     std::int64_t row_bytes() const;                 // pixels and fluxes of one galaxy
-    nlohmann::json content_ids() const;             // {"images": id, …} of the stores given: the inputs of an output
+    nlohmann::json content_ids() const;  // {"images": id, …} of the stores given: the inputs of an output
 
 private:
     struct State;

@@ -6,8 +6,8 @@
 
 namespace astroclip::data {
 
-Loader::Loader(const Galaxies& galaxies, std::vector<std::int64_t> members, const Sampler& sampler, int rank, int ranks,
-               int ahead)
+Loader::Loader(const Galaxies& galaxies, std::vector<std::int64_t> members, const Sampler& sampler, int rank,
+               int ranks, int ahead)
     : galaxies_(galaxies),
       members_(std::move(members)),
       sampler_(sampler),
@@ -101,8 +101,8 @@ std::vector<Range> in_order(Range range, std::int64_t compute_batch)
     return pieces;
 }
 
-std::span<const std::int64_t> share(std::span<const std::int64_t> numbers, std::int64_t step, std::int64_t global_batch,
-                                    int rank, int ranks)
+std::span<const std::int64_t> share(std::span<const std::int64_t> numbers, std::int64_t step,
+                                    std::int64_t global_batch, int rank, int ranks)
 {
     const auto size = static_cast<std::int64_t>(numbers.size());
     const auto own = global_batch / ranks;

@@ -22,10 +22,10 @@ namespace astroclip::data {
 //   for (;;) train(loader.next());
 class Loader {
 public:
-    // `members`: numbers of the galaxies that are sampled; `ahead`: steps that wait in memory at most. `galaxies` must
-    // outlive the loader. Throws ConfigError as Sampler does.
-    Loader(const Galaxies& galaxies, std::vector<std::int64_t> members, const Sampler& sampler, int rank, int ranks,
-           int ahead = 2);
+    // `members`: numbers of the galaxies that are sampled; `ahead`: steps that wait in memory at most.
+    // `galaxies` must outlive the loader. Throws ConfigError as Sampler does.
+    Loader(const Galaxies& galaxies, std::vector<std::int64_t> members, const Sampler& sampler, int rank,
+           int ranks, int ahead = 2);
     ~Loader();
     Loader(const Loader&) = delete;
     Loader& operator=(const Loader&) = delete;
@@ -53,16 +53,17 @@ private:
     bool stopping_ = false;
 };
 
-// The pieces of `range` cut at the multiples of `compute_batch`, in order: what embedding computes with, so that a galaxy is
-// always in the same batch, whatever the ranks. (A rank's range begins at such a multiple: store::Writer's unit_rows.)
+// The pieces of `range` cut at the multiples of `compute_batch`, in order: what embedding computes with, so
+// that a galaxy is always in the same batch, whatever the ranks. (A rank's range begins at such a multiple:
+// store::Writer's unit_rows.)
 //
 //   for (const auto piece : data::in_order(rows, compute_batch))
 //       model.embed_images(data::padded(galaxies.read(piece).images, compute_batch));
 std::vector<Range> in_order(Range range, std::int64_t compute_batch);
 
-// The same for validation: piece `step` of this rank, [step·batch + its share], of numbers that all ranks know; the last
-// batch may be short, and a rank's piece of it empty.
-std::span<const std::int64_t> share(std::span<const std::int64_t> numbers, std::int64_t step, std::int64_t global_batch,
-                                    int rank, int ranks);
+// The same for validation: piece `step` of this rank, [step·batch + its share], of numbers that all ranks
+// know; the last batch may be short, and a rank's piece of it empty.
+std::span<const std::int64_t> share(std::span<const std::int64_t> numbers, std::int64_t step,
+                                    std::int64_t global_batch, int rank, int ranks);
 
 }  // namespace astroclip::data

@@ -25,7 +25,8 @@ Sampler::Sampler(std::int64_t samples, std::int64_t global_batch, std::uint64_t 
     : samples_(samples), global_batch_(global_batch), seed_(seed), shape_(shape)
 {
     if (global_batch < 1 || samples < global_batch) {
-        throw ConfigError(fmt::format("'batch-size' = {} is more than the {} training samples", global_batch, samples));
+        throw ConfigError(
+            fmt::format("'batch-size' = {} is more than the {} training samples", global_batch, samples));
     }
 }
 
@@ -57,14 +58,16 @@ void Sampler::mix_window(std::int64_t window)
             mixed_.push_back(sample);
         }
     }
-    shuffle(mixed_, Random(seed_, "window-order", static_cast<std::uint32_t>(epoch_), static_cast<std::uint64_t>(window)));
+    shuffle(mixed_, Random(seed_, "window-order", static_cast<std::uint32_t>(epoch_),
+                           static_cast<std::uint64_t>(window)));
     window_ = window;
 }
 
 std::vector<std::int64_t> Sampler::slice(std::int64_t step, int rank, int ranks)
 {
     if (global_batch_ % ranks != 0) {
-        throw ConfigError(fmt::format("'batch-size' = {} is not divisible by the {} ranks", global_batch_, ranks));
+        throw ConfigError(
+            fmt::format("'batch-size' = {} is not divisible by the {} ranks", global_batch_, ranks));
     }
     if (epoch(step) != epoch_) {
         order_blocks(epoch(step));
@@ -78,7 +81,8 @@ std::vector<std::int64_t> Sampler::slice(std::int64_t step, int rank, int ranks)
         if (window != window_) {
             mix_window(window);
         }
-        samples.push_back(mixed_[static_cast<std::size_t>(place - window_starts_[static_cast<std::size_t>(window)])]);
+        samples.push_back(
+            mixed_[static_cast<std::size_t>(place - window_starts_[static_cast<std::size_t>(window)])]);
     }
     return samples;
 }

@@ -42,20 +42,21 @@ at::Tensor Layer::add_parameter(const std::string& name, at::IntArrayRef shape, 
 void initialise(torch::nn::Module& module, std::uint64_t seed, std::string_view prefix)
 {
     const at::NoGradGuard no_grad;
-    for (const auto& part : module.named_modules("", true)) {
-        const auto* layer = dynamic_cast<const Layer*>(part.value().get());
-        if (layer == nullptr) continue;
-        const std::string path = std::string(prefix) + (part.key().empty() ? "" : part.key() + ".");
+    if (const auto* layer = dynamic_cast<const Layer*>(&module)) {
+        const auto parameters = module.named_parameters(false);
         for (const auto& [name, start] : layer->starts()) {
-            auto& parameter = layer->named_parameters(false)[name];
+            at::Tensor parameter = parameters[name];
             auto values = at::empty(parameter.sizes(), at::kFloat);
-            Random random(seed, "init:" + path + name);
+            Random random(seed, "init:" + std::string(prefix) + name);
             float* out = values.data_ptr<float>();
             for (std::int64_t i = 0; i < values.numel(); ++i) {
                 out[i] = static_cast<float>(draw(start, random));
             }
             parameter.copy_(values);
         }
+    }
+    for (const auto& child : module.named_children()) {
+        initialise(*child.value(), seed, std::string(prefix) + child.key() + ".");
     }
 }
 

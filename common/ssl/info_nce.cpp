@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <functional>
 #include <limits>
 
@@ -65,8 +66,6 @@ struct RunningLogSumExp {
         part_sum.mul_((part_max - new_max).exp_()).add_((logits - new_max.unsqueeze(axis)).exp_().sum(axis));
         part_max.copy_(new_max);
     }
-
-    at::Tensor value() const { return max + sum.log(); }
 };
 
 void for_each_tile(std::int64_t n, std::int64_t tile,
@@ -77,13 +76,28 @@ void for_each_tile(std::int64_t n, std::int64_t tile,
     }
 }
 
-// The log-sum-exp of each column over all ranks' rows. Logits do not exceed `scale`, so that sums relative to
-// it neither overflow nor, in double precision, vanish.
-at::Tensor over_all_ranks(comm::Communicator& ranks, const RunningLogSumExp& local, double scale)
+// The logits of the pairs themselves that a tile holds, written to their rows of `match`. In row i of the
+// tile the match is column i + offset.
+void take_matches(const at::Tensor& logits, std::int64_t offset, at::Tensor match)
 {
-    auto sums = local.sum.to(at::kDouble) * (local.max.to(at::kDouble) - scale).exp();
-    ranks.all_reduce_sum(sums);
-    return (sums.log() + scale).to(local.sum.scalar_type());
+    const auto diagonal = logits.diagonal(offset);
+    match.narrow(0, std::clamp<std::int64_t>(-offset, 0, match.size(0)), diagonal.size(0)).copy_(diagonal);
+}
+
+// log Σ exp(logit - match) over all ranks' rows of each column: in double precision, which holds the
+// exponentials of all differences of logits of a scale <= 100.
+at::Tensor column_losses(comm::Communicator* ranks, const RunningLogSumExp& local, const at::Tensor& match)
+{
+    auto sums = local.sum.to(at::kDouble) * (local.max - match).to(at::kDouble).exp();
+    if (ranks) {
+        ranks->all_reduce_sum(sums);
+    }
+    return sums.log().to(match.scalar_type());
+}
+
+at::Tensor softmax(const at::Tensor& logits, const at::Tensor& match, const at::Tensor& loss)
+{
+    return (logits - match).sub_(loss).exp_();
 }
 
 // InfoNCE of unit rows. image, spectrum [n, E]; `ranks` null: these are all pairs.
@@ -99,40 +113,45 @@ public:
         const auto factor = scale.item<double>();
 
         RunningLogSumExp per_row(rows, image.options()), per_column(columns, image.options());
+        auto match = at::empty({rows}, image.options());
+        const auto first = ranks ? ranks->rank() * rows : 0;
         at::Tensor logits;
         for_each_tile(rows, tile, [&](std::int64_t row, std::int64_t height) {
             for_each_tile(columns, tile, [&](std::int64_t column, std::int64_t width) {
                 logits = image.narrow(0, row, height).mm(spectra.narrow(0, column, width).t()).mul_(factor);
                 per_row.add(logits, 1, row);
                 per_column.add(logits, 0, column);
+                take_matches(logits, first + row - column, match.narrow(0, row, height));
             });
         });
-        const auto row_lse = per_row.value();
-        const auto column_lse = ranks ? over_all_ranks(*ranks, per_column, factor) : per_column.value();
+        // Losses, not log-sum-exps, are kept: where a pair is told apart well, their difference would be lost
+        // in rounding.
+        const auto row_loss = (per_row.max - match) + per_row.sum.log();
+        const auto all_match = ranks ? ranks->all_gather(match) : match;
+        const auto column_loss = column_losses(ranks, per_column, all_match);
 
         const bool one_tile = rows <= tile && columns <= tile;
         context->save_for_backward(
-            {image, spectra, scale, row_lse, column_lse, one_tile ? logits : at::Tensor()});
+            {image, spectra, scale, row_loss, column_loss, all_match, one_tile ? logits : at::Tensor()});
         context->saved_data["tile"] = tile;
         context->saved_data["ranks"] = reinterpret_cast<std::int64_t>(ranks);
-        const auto first = ranks ? ranks->rank() * rows : 0;
-        const auto match = factor * (image * spectrum).sum(1);
-        return 0.5 * (row_lse + column_lse.narrow(0, first, rows) - 2.0 * match).mean();
+        return 0.5 * (row_loss + column_loss.narrow(0, first, rows)).mean();
     }
 
     // With G the derivative by the logits, the gradients are scale·G·spectra and scale·Gᵀ·image. Row i of G
-    // needs only row i of S and the log-sum-exps; every rank's loss is taken to have the same upstream
-    // gradient.
+    // needs only row i of S and the losses of its columns; every rank's loss is taken to have the same
+    // upstream gradient.
     static variable_list backward(AutogradContext* context, variable_list upstream)
     {
         const FullPrecision guard(c10::autocast_dispatch_keyset);
         const auto saved = context->get_saved_variables();
         const auto &image = saved[0], &spectra = saved[1], &scale = saved[2];
-        const auto &row_lse = saved[3], &column_lse = saved[4], &kept_logits = saved[5];
+        const auto &row_loss = saved[3], &column_loss = saved[4], &match = saved[5], &kept_logits = saved[6];
         const auto tile = context->saved_data["tile"].toInt();
         auto* ranks = reinterpret_cast<comm::Communicator*>(context->saved_data["ranks"].toInt());
         const auto rows = image.size(0);
         const auto first = ranks ? ranks->rank() * rows : 0;
+        const auto row_match = match.narrow(0, first, rows);
         const auto factor = scale.item<double>();
         const bool learn_scale = context->needs_input_grad(2);
 
@@ -145,8 +164,10 @@ public:
                 const auto some_spectra = spectra.narrow(0, column, width);
                 const auto logits =
                     kept_logits.defined() ? kept_logits : images.mm(some_spectra.t()).mul_(factor);
-                auto grad = (logits - row_lse.narrow(0, row, height).unsqueeze(1)).exp_();
-                grad.add_((logits - column_lse.narrow(0, column, width)).exp_());
+                auto grad = softmax(logits, row_match.narrow(0, row, height).unsqueeze(1),
+                                    row_loss.narrow(0, row, height).unsqueeze(1));
+                grad.add_(
+                    softmax(logits, match.narrow(0, column, width), column_loss.narrow(0, column, width)));
                 grad.diagonal(first + row - column).sub_(2.0);
                 image_grad.narrow(0, row, height).addmm_(grad, some_spectra);
                 spectra_grad.narrow(0, column, width).addmm_(grad.t(), images);

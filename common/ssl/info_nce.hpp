@@ -39,10 +39,10 @@ at::Tensor unit_rows(const at::Tensor& x, double eps = unit_eps);
 //                    over ranks of parameter gradients is its gradient (gather none: the mean of the local
 //                    losses).
 //
-// Collective, forward and backward. The tiled form never holds more than tile x tile logits: it keeps the
-// log-sum-exp of each row and column and computes the logits again in the backward pass. Each rank computes
-// its own rows of S once; the column sums of all ranks are added up, so only the spectra are gathered and
-// only their gradients scattered.
+// Collective, forward and backward; the upstream gradient must be the same on all ranks, and scale <= 100.
+// The tiled form never holds more than tile x tile logits: it keeps the loss of each row and column and
+// computes the logits again in the backward pass. Each rank computes its own rows of S once; the column sums
+// of all ranks are added up, so only the spectra are gathered and only their gradients scattered.
 at::Tensor info_nce(comm::Communicator& ranks, const at::Tensor& image, const at::Tensor& spectrum,
                     const at::Tensor& scale, Gather gather = Gather::grad, std::int64_t tile = 1024);
 at::Tensor info_nce(comm::Communicator& ranks, const at::Tensor& image, const at::Tensor& spectrum,

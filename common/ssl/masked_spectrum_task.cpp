@@ -23,8 +23,8 @@ MaskedSpectrumConfig checked(MaskedSpectrumConfig config, const data::Galaxies& 
     }
     const auto tokens = data::token_count(galaxies.bins(), config.tokens);
     if (tokens > config.model.max_tokens) {
-        throw ConfigError(fmt::format("'max-tokens' = {}, but a spectrum of {} bins has {} tokens", config.model.max_tokens,
-                                      galaxies.bins(), tokens));
+        throw ConfigError(fmt::format("'max-tokens' = {}, but a spectrum of {} bins has {} tokens",
+                                      config.model.max_tokens, galaxies.bins(), tokens));
     }
     if (config.model.width % config.model.heads != 0) {
         throw ConfigError(fmt::format("'width' = {} is not a multiple of 'heads' = {}", config.model.width,
@@ -34,7 +34,8 @@ MaskedSpectrumConfig checked(MaskedSpectrumConfig config, const data::Galaxies& 
     return config;
 }
 
-data::Sampler sampler_of(const MaskedSpectrumConfig& config, const data::Galaxies& galaxies, std::uint64_t seed)
+data::Sampler sampler_of(const MaskedSpectrumConfig& config, const data::Galaxies& galaxies,
+                         std::uint64_t seed)
 {
     return data::Sampler(static_cast<std::int64_t>(galaxies.members(false).size()), config.batch_size, seed);
 }
@@ -45,8 +46,8 @@ void bind(config::Section options, MaskedSpectrumConfig& config)
 {
     options.option("batch-size", config.batch_size, "spectra of a step, over all ranks", config::at_least(1))
         .option("weight-decay", config.weight_decay, "AdamW, on all parameters", config::at_least(0))
-        .option("validation-batches", config.validation_batches, "batches of held-out spectra in a validation, at most",
-                config::at_least(0))
+        .option("validation-batches", config.validation_batches,
+                "batches of held-out spectra in a validation, at most", config::at_least(0))
         .option("read-ahead", config.read_ahead, "steps whose spectra are read in advance",
                 config::runtime_only(config::at_least(1)));
     bind(options, config.tokens);
@@ -62,8 +63,8 @@ MaskedSpectrumTask::MaskedSpectrumTask(const MaskedSpectrumConfig& config, const
       ranks_(ranks),
       seed_(seed),
       held_out_(galaxies.members(true)),
-      loader_(galaxies, galaxies.members(false), sampler_of(config, galaxies, seed), ranks.rank(), ranks.size(),
-              config.read_ahead),
+      loader_(galaxies, galaxies.members(false), sampler_of(config, galaxies, seed), ranks.rank(),
+              ranks.size(), config.read_ahead),
       model_(config_.model)
 {
     const auto most = static_cast<std::size_t>(config_.validation_batches * config_.batch_size);
@@ -108,7 +109,8 @@ std::map<std::string, double> MaskedSpectrumTask::validate()
         return {};
     }
     auto sums = at::zeros({2}, at::TensorOptions(ranks_.device()).dtype(at::kDouble));
-    for (std::int64_t step = 0; step * config_.batch_size < static_cast<std::int64_t>(held_out_.size()); ++step) {
+    for (std::int64_t step = 0; step * config_.batch_size < static_cast<std::int64_t>(held_out_.size());
+         ++step) {
         alive("validation");
         const auto own = data::share(held_out_, step, config_.batch_size, ranks_.rank(), ranks_.size());
         if (!own.empty()) {

@@ -21,21 +21,23 @@ struct MaskedSpectrumConfig {
     data::SpectrumTokensConfig tokens;
     data::SpectrumMasksConfig masks;
     nn::SpecFormerConfig model;  // its token_dim follows from the tokens
-    train::WarmupCosine schedule{.learning_rate = 1e-5, .warmup_steps = 2000, .total_steps = 500'000, .eta_min = 0.0};
+    train::WarmupCosine schedule{
+        .learning_rate = 1e-5, .warmup_steps = 2000, .total_steps = 500'000, .eta_min = 0.0};
     double weight_decay = 0.1;  // on all parameters
     std::int64_t validation_batches = 100;
     int read_ahead = 2;  // steps
 };
 void bind(config::Section options, MaskedSpectrumConfig& config);
 
-// Masked spectrum modelling: the SpecFormer sees a spectrum's tokens with some runs of them set to zero and predicts them
-// back; the loss is the mean squared error over what was masked, one ratio over the global batch. Masks are drawn anew in
-// each epoch; those of the validation, on the held-out side of the split, stay the same.
+// Masked spectrum modelling: the SpecFormer sees a spectrum's tokens with some runs of them set to zero and
+// predicts them back; the loss is the mean squared error over what was masked, one ratio over the global
+// batch. Masks are drawn anew in each epoch; those of the validation, on the held-out side of the split, stay
+// the same.
 class MaskedSpectrumTask : public train::Task {
 public:
     // Throws ConfigError if a spectrum's tokens do not fit the model or the masks, or the batch the sample.
-    MaskedSpectrumTask(const MaskedSpectrumConfig& config, const data::Galaxies& galaxies, comm::Communicator& ranks,
-                       std::uint64_t seed);
+    MaskedSpectrumTask(const MaskedSpectrumConfig& config, const data::Galaxies& galaxies,
+                       comm::Communicator& ranks, std::uint64_t seed);
 
     std::vector<train::Parameter> parameters() const override;
     std::int64_t steps_per_epoch() const override { return loader_.sampler().steps_per_epoch(); }

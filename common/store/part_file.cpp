@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "core/clock.hpp"
 #include "core/error.hpp"
 #include "core/fault_point.hpp"
 #include "core/heartbeat.hpp"
@@ -34,6 +35,12 @@ std::uint64_t sum_over_ranks(const comm::World& world, std::uint64_t value)
     return sum;
 }
 
+std::uintmax_t free_bytes(const std::string& path)
+{
+    std::error_code unknown;
+    return std::filesystem::space(std::filesystem::path(path).parent_path(), unknown).available;
+}
+
 }  // namespace
 
 PartFile::PartFile(const comm::World& world, const Schema& schema, const Request& request,
@@ -45,7 +52,13 @@ PartFile::PartFile(const comm::World& world, const Schema& schema, const Request
       transfer_(H5Pcreate(H5P_DATASET_XFER), H5Pclose)
 {
     H5Pset_dxpl_mpio(transfer_, H5FD_MPIO_COLLECTIVE);
-    world_.together([&] { create(request, most_rows); });
+    std::string failure;
+    try {
+        create(request, most_rows);
+    } catch (const Error& error) {
+        failure = std::string("cannot be created: ") + error.what();
+    }
+    agree(failure);
 }
 
 PartFile::~PartFile()
@@ -87,8 +100,7 @@ void PartFile::append(const Rows& rows, std::uint64_t first, std::uint64_t total
         add_to(column, pending, rows.bytes(column.name), first, rows.size());
         write_up_to(column, pending, total_ / pending.chunk * pending.chunk);
     }
-    // No rank leaves the sequence of collective calls on an error of its own: they agree here.
-    agree();
+    agree("");
 }
 
 void PartFile::add_to(const Column& column, Pending& pending, const std::vector<char>& bytes,
@@ -106,23 +118,22 @@ void PartFile::add_to(const Column& column, Pending& pending, const std::vector<
     pending.hash += hash_rows(bytes.data(), column.row_bytes(), first, count);
 }
 
-// Collective: all ranks call it with the same `end`. Errors are kept in failure_, since a rank that threw
-// here would leave the others waiting in the next collective call.
+// Collective: all ranks call it with the same `end`.
 void PartFile::write_up_to(const Column& column, Pending& pending, std::uint64_t end)
 {
     if (end == pending.written) {
         return;
     }
-    const auto keep = [&](herr_t result, const char* action, std::uint64_t rows) {
-        if (result < 0 && failure_.empty()) {
-            failure_ =
-                fmt::format("{} of column '{}', rows {} to {} ({} bytes from this rank), failed: {}", action,
-                            column.name, pending.written, end, rows * column.row_bytes(), hdf5::last_error());
+    const auto check = [&](herr_t result, const char* action) {
+        if (result < 0) {
+            agree(fmt::format("{} of column '{}', rows {} to {} ({} bytes), failed: {}", action, column.name,
+                              pending.written, end, (end - pending.written) * column.row_bytes(),
+                              hdf5::last_error()));
         }
     };
     std::vector<hsize_t> sizes{end}, start(1 + column.shape.size(), 0);
     sizes.insert(sizes.end(), column.shape.begin(), column.shape.end());
-    keep(H5Dset_extent(pending.dataset, sizes.data()), "extension", 0);
+    check(H5Dset_extent(pending.dataset, sizes.data()), "extension");
 
     const hdf5::Handle file_space(H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr),
                                   H5Sclose);
@@ -147,9 +158,9 @@ void PartFile::write_up_to(const Column& column, Pending& pending, std::uint64_t
     if (rows == 0) {
         H5Sselect_none(memory_space);
     }
-    keep(H5Dwrite(pending.dataset, memory_type(column.type), memory_space, file_space, transfer_,
-                  pending.bytes.data()),
-         "write", rows);
+    check(H5Dwrite(pending.dataset, memory_type(column.type), memory_space, file_space, transfer_,
+                   pending.bytes.data()),
+          "write");
     pending.bytes.erase(pending.bytes.begin(),
                         pending.bytes.begin() + static_cast<std::ptrdiff_t>(rows * column.row_bytes()));
     pending.blocks = std::move(rest);
@@ -183,31 +194,64 @@ void PartFile::close(const std::vector<Reject>& rejects)
         .source = static_cast<std::uint64_t>(world_.max(static_cast<std::int64_t>(own.source))),
         .reason = static_cast<std::uint64_t>(world_.max(static_cast<std::int64_t>(own.reason))),
         .detail = static_cast<std::uint64_t>(world_.max(static_cast<std::int64_t>(own.detail)))};
-    agree();
-    failure_ = write_rejects(file_, sizes, rejects, transfer_, temporary_);
+    agree(write_rejects(file_, sizes, rejects, transfer_, temporary_));
     fault_point("publish.before-close");
     for (auto& [name, pending] : columns_) {
         pending.dataset = hdf5::Handle();
     }
-    if (H5Fflush(file_, H5F_SCOPE_GLOBAL) < 0 && failure_.empty()) {
-        failure_ = "flush failed: " + hdf5::last_error();
-    }
+    agree(H5Fflush(file_, H5F_SCOPE_GLOBAL) < 0 ? "flush failed: " + hdf5::last_error() : "");
+    std::string failure;
     try {
         file_.reset();
     } catch (const Error& error) {
-        failure_ += failure_.empty() ? error.what() : "";
+        failure = error.what();
     }
-    agree();
+    agree(failure);
 }
 
-// Collective: an error of one rank becomes the error of all.
-void PartFile::agree()
+// Collective: an error of one rank becomes the error of all. But when HDF5 fails on one rank only (a full
+// disk, say), the others may wait for it inside HDF5 and never come here. Then this rank throws alone, and
+// whoever catches that must end the job.
+void PartFile::agree(const std::string& failure)
 {
-    world_.together([&] {
-        if (!failure_.empty()) {
-            throw IoError(temporary_, failure_);
-        }
-    });
+    MPI_Request all_here = MPI_REQUEST_NULL;
+    comm::check(MPI_Ibarrier(world_.handle(), &all_here), "MPI_Ibarrier");
+    int done = 0;
+    if (failure.empty()) {
+        comm::check(MPI_Wait(&all_here, MPI_STATUS_IGNORE), "MPI_Wait");
+        done = 1;
+    }
+    for (const auto deadline = seconds() + 2; !done && seconds() < deadline;) {
+        comm::check(MPI_Test(&all_here, &done, MPI_STATUS_IGNORE), "MPI_Test");
+    }
+    const IoError error(temporary_,
+                        fmt::format("{}; {} bytes are free there", failure, free_bytes(temporary_)));
+    if (!done) {
+        abandon();
+        throw error;
+    }
+    try {
+        world_.together([&] {
+            if (!failure.empty()) {
+                throw error;
+            }
+        });
+    } catch (...) {
+        abandon();
+        throw;
+    }
+}
+
+// After a failure with several ranks the collective close might never return; the job is about to end anyway.
+void PartFile::abandon()
+{
+    if (world_.size() == 1) {
+        return;
+    }
+    for (auto& [name, pending] : columns_) {
+        pending.dataset.abandon();
+    }
+    file_.abandon();
 }
 
 // Collective. Other ranks than those that wrote read the rows; together they must hash to what was handed in.

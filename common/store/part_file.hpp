@@ -21,7 +21,7 @@ public:
     // Collective; `most_rows`: objects of the plan in this part.
     PartFile(const comm::World& world, const Schema& schema, const Request& request,
              const std::string& final_path, std::uint64_t most_rows);
-    ~PartFile();  // removes what was not published
+    ~PartFile();  // collective, unless writing failed; removes what was not published
 
     // Collective. This rank's rows become rows [first, first + rows.size()) of the part; `total`: rows of all
     // ranks up to and with this turn.
@@ -53,7 +53,8 @@ private:
     void add_to(const Column& column, Pending& pending, const std::vector<char>& bytes, std::uint64_t first,
                 std::uint64_t count);
     void close(const std::vector<Reject>& rejects);
-    void agree();
+    void agree(const std::string& failure);
+    void abandon();
     void compare_with_written(const Column& column, const Pending& pending) const;
     std::uint64_t read_back(const Column& column, std::uint64_t chunk) const;
 
@@ -65,7 +66,6 @@ private:
     hdf5::Handle file_;
     std::map<std::string, Pending> columns_;
     std::uint64_t total_ = 0;
-    std::string failure_;  // first error on this rank since the ranks agreed last
 };
 
 }  // namespace astroclip::store

@@ -64,7 +64,8 @@ void remove_folder(const std::string& path)
 nlohmann::json checked_state(const std::string& folder, const std::string& digest)
 {
     auto state = store::read_json(folder + "/state.json");
-    if (state.value("format_version", 0) != format_version || state.value("configuration_digest", "") != digest) {
+    if (state.value("format_version", 0) != format_version ||
+        state.value("configuration_digest", "") != digest) {
         throw DataError(folder, "was made by another version or with another configuration");
     }
     for (const auto& file : state.at("files")) {
@@ -75,13 +76,15 @@ nlohmann::json checked_state(const std::string& folder, const std::string& diges
 
 }  // namespace
 
-void publish_tensors(const std::string& path, const TensorMap& tensors, const std::map<std::string, std::string>& metadata)
+void publish_tensors(const std::string& path, const TensorMap& tensors,
+                     const std::map<std::string, std::string>& metadata)
 {
     nn::NamedTensors named;
     for (const auto& [name, tensor] : tensors) {
         named.emplace_back(name, tensor.detach().cpu().contiguous());
     }
-    store::publish_file(path, [&](const std::string& temporary) { nn::save_weights(temporary, named, metadata); });
+    store::publish_file(path,
+                        [&](const std::string& temporary) { nn::save_weights(temporary, named, metadata); });
 }
 
 Checkpoints::Checkpoints(const comm::World& world, std::string folder, std::string digest, int keep)
@@ -157,12 +160,9 @@ void Checkpoints::write(const Checkpoint& checkpoint) const
         names.push_back("best.safetensors");
         publish_tensors(folder + "/best.safetensors", checkpoint.best);
     }
-    nlohmann::json state = {{"format_version", format_version},
-                            {"step", checkpoint.step},
-                            {"configuration_digest", digest_},
-                            {"trainer", checkpoint.state},
-                            {"run", store::run_facts(world_)},
-                            {"files", nlohmann::json::array()}};
+    nlohmann::json state = {{"format_version", format_version}, {"step", checkpoint.step},
+                            {"configuration_digest", digest_},  {"trainer", checkpoint.state},
+                            {"run", store::run_facts(world_)},  {"files", nlohmann::json::array()}};
     for (const auto& name : names) {
         state["files"].push_back(store::file_entry(folder, name));
     }

@@ -10,8 +10,9 @@
 
 #include "comm/world.hpp"
 
-// OUTPUT/checkpoints/step-00001000/{model,optimizer}.safetensors, best.safetensors if there is a best model yet, and
-// state.json, which lists the files with their hashes and is published last: a folder without it is no checkpoint.
+// OUTPUT/checkpoints/step-00001000/{model,optimizer}.safetensors, best.safetensors if there is a best model
+// yet, and state.json, which lists the files with their hashes and is published last: a folder without it is
+// no checkpoint.
 namespace astroclip::train {
 
 using TensorMap = std::map<std::string, at::Tensor>;
@@ -20,7 +21,7 @@ struct Checkpoint {
     std::int64_t step = 0;  // steps done
     TensorMap model;        // the task's state
     TensorMap optimizer;
-    TensorMap best;         // the best model so far, if there is a validation; known to rank 0 alone
+    TensorMap best;  // the best model so far, if there is a validation; known to rank 0 alone
     nlohmann::json state = nlohmann::json::object();  // what else the trainer remembers
 };
 
@@ -29,8 +30,8 @@ public:
     // `folder`: OUTPUT/checkpoints, made at need. `digest`: of the configuration.
     Checkpoints(const comm::World& world, std::string folder, std::string digest, int keep);
 
-    // Collective. Removes what a killed run left unfinished; reads the newest checkpoint that is complete and whose files
-    // are what their hashes say. A damaged one is passed over with a warning.
+    // Collective. Removes what a killed run left unfinished; reads the newest checkpoint that is complete and
+    // whose files are what their hashes say. A damaged one is passed over with a warning.
     std::optional<Checkpoint> newest() const;
 
     // Collective. Written by rank 0; older ones than the newest `keep` are removed. Throws IoError.

@@ -10,7 +10,7 @@ struct GradientSync::Bucket {
     at::Tensor flat;                     // the gradients, one after the other
     std::vector<at::Tensor> parameters;  // whose .grad() are views of it
     std::vector<at::Tensor> views;
-    std::size_t missing = 0;             // gradients that have not come yet
+    std::size_t missing = 0;  // gradients that have not come yet
     std::unique_ptr<comm::Work> sum;
 };
 
@@ -29,7 +29,8 @@ private:
     Bucket& bucket_;
 };
 
-GradientSync::GradientSync(const std::vector<at::Tensor>& parameters, comm::Communicator& ranks, std::int64_t bucket_bytes)
+GradientSync::GradientSync(const std::vector<at::Tensor>& parameters, comm::Communicator& ranks,
+                           std::int64_t bucket_bytes)
     : parameters_(parameters), ranks_(ranks)
 {
     if (ranks.size() > 1) {
@@ -71,7 +72,8 @@ void GradientSync::make_buckets(std::int64_t bucket_bytes)
         for (const auto& parameter : bucket->parameters) {
             bucket->views.push_back(bucket->flat.narrow(0, at, parameter.numel()).view(parameter.sizes()));
             at += parameter.numel();
-            torch::autograd::impl::set_post_acc_grad_hooks(parameter, std::make_unique<Arrival>(*this, *bucket));
+            torch::autograd::impl::set_post_acc_grad_hooks(parameter,
+                                                           std::make_unique<Arrival>(*this, *bucket));
         }
     }
 }

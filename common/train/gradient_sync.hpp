@@ -10,15 +10,17 @@
 
 namespace astroclip::train {
 
-// Averages gradients over the ranks while the backward pass still runs. Gradients lie in flat buckets of about
-// `bucket_bytes`, filled from the last parameter to the first as the backward pass goes; a full bucket is summed at once.
-// Buckets start in the same order on all ranks, whatever the order in which their gradients come. A parameter without a
-// gradient counts as 0. A single rank keeps autograd's own gradients: no copies, no buckets.
+// Averages gradients over the ranks while the backward pass still runs. Gradients lie in flat buckets of
+// about `bucket_bytes`, filled from the last parameter to the first as the backward pass goes; a full bucket
+// is summed at once. Buckets start in the same order on all ranks, whatever the order in which their
+// gradients come. A parameter without a gradient counts as 0. A single rank keeps autograd's own gradients:
+// no copies, no buckets.
 //
 //   sync.begin(); loss.backward(); sync.finish();   // .grad() of every parameter is now the mean over ranks
 class GradientSync {
 public:
-    GradientSync(const std::vector<at::Tensor>& parameters, comm::Communicator& ranks, std::int64_t bucket_bytes);
+    GradientSync(const std::vector<at::Tensor>& parameters, comm::Communicator& ranks,
+                 std::int64_t bucket_bytes);
     ~GradientSync();  // takes its hooks off the parameters
     GradientSync(const GradientSync&) = delete;
     GradientSync& operator=(const GradientSync&) = delete;

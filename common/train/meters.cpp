@@ -46,7 +46,8 @@ StepReport agree(const comm::World& world, const StepReport& own)
     return agreed;
 }
 
-nlohmann::json step_metrics(const StepReport& report, const Rates& rates, const std::map<std::string, double>& norms)
+nlohmann::json step_metrics(const StepReport& report, const Rates& rates,
+                            const std::map<std::string, double>& norms)
 {
     nlohmann::json line = {{"loss", report.loss},
                            {"lr", rates.learning_rate},

@@ -18,7 +18,8 @@ AdamW::AdamW(std::vector<Parameter> parameters, const Betas& betas) : betas_(bet
         group.parameters.push_back(parameter.tensor);
         group.exp_avg.push_back(at::zeros_like(parameter.tensor, at::MemoryFormat::Contiguous));
         group.exp_avg_sq.push_back(at::zeros_like(parameter.tensor, at::MemoryFormat::Contiguous));
-        group.steps.push_back(at::zeros({}, parameter.tensor.options().dtype(at::kFloat).requires_grad(false)));
+        group.steps.push_back(
+            at::zeros({}, parameter.tensor.options().dtype(at::kFloat).requires_grad(false)));
     }
 }
 
@@ -26,11 +27,19 @@ AdamW::Group& AdamW::group_of(const Parameter& parameter)
 {
     for (auto& group : groups_) {
         if (group.learning_rate_scale == parameter.learning_rate_scale &&
-            group.weight_decay_scale == parameter.weight_decay_scale && group.last_layer == parameter.last_layer) {
+            group.weight_decay_scale == parameter.weight_decay_scale &&
+            group.last_layer == parameter.last_layer) {
             return group;
         }
     }
-    groups_.push_back({parameter.learning_rate_scale, parameter.weight_decay_scale, parameter.last_layer, {}, {}, {}, {}, {}});
+    groups_.push_back({parameter.learning_rate_scale,
+                       parameter.weight_decay_scale,
+                       parameter.last_layer,
+                       {},
+                       {},
+                       {},
+                       {},
+                       {}});
     return groups_.back();
 }
 
@@ -43,11 +52,11 @@ void AdamW::step(const Rates& rates)
             gradients.push_back(parameter.grad().defined() ? parameter.grad() : at::zeros_like(parameter));
         }
         at::_foreach_add_(group.steps, 1);  // the fused step wants them advanced
-        const auto learning_rate =
-            (group.last_layer ? rates.last_layer_learning_rate : rates.learning_rate) * group.learning_rate_scale;
-        at::_fused_adamw_(group.parameters, gradients, group.exp_avg, group.exp_avg_sq, {}, group.steps, learning_rate,
-                          betas_.beta1, betas_.beta2, rates.weight_decay * group.weight_decay_scale, betas_.eps, false,
-                          false);
+        const auto learning_rate = (group.last_layer ? rates.last_layer_learning_rate : rates.learning_rate) *
+                                   group.learning_rate_scale;
+        at::_fused_adamw_(group.parameters, gradients, group.exp_avg, group.exp_avg_sq, {}, group.steps,
+                          learning_rate, betas_.beta1, betas_.beta2,
+                          rates.weight_decay * group.weight_decay_scale, betas_.eps, false, false);
     }
 }
 
@@ -64,7 +73,10 @@ std::map<std::string, at::Tensor> AdamW::state() const
     return state;
 }
 
-void AdamW::load_state(const std::map<std::string, at::Tensor>& state) { copy_state(state, this->state(), "the optimiser"); }
+void AdamW::load_state(const std::map<std::string, at::Tensor>& state)
+{
+    copy_state(state, this->state(), "the optimiser");
+}
 
 std::map<std::string, double> clip_gradients(const std::vector<Parameter>& parameters, double max_norm)
 {
@@ -78,7 +90,8 @@ std::map<std::string, double> clip_gradients(const std::vector<Parameter>& param
     }
     std::map<std::string, double> norms;
     for (const auto& [name, gradients] : groups) {
-        const auto norm = gradients.empty() ? 0.0 : at::stack(at::_foreach_norm(gradients)).norm().item<double>();
+        const auto norm =
+            gradients.empty() ? 0.0 : at::stack(at::_foreach_norm(gradients)).norm().item<double>();
         norms[name] = norm;
         if (max_norm > 0 && norm > max_norm && std::isfinite(norm)) {
             at::_foreach_mul_(gradients, max_norm / (norm + 1e-6));  // as torch's clip_grad_norm_ has it
@@ -87,8 +100,8 @@ std::map<std::string, double> clip_gradients(const std::vector<Parameter>& param
     return norms;
 }
 
-void copy_state(const std::map<std::string, at::Tensor>& state, const std::map<std::string, at::Tensor>& tensors,
-                const std::string& what)
+void copy_state(const std::map<std::string, at::Tensor>& state,
+                const std::map<std::string, at::Tensor>& tensors, const std::string& what)
 {
     const at::NoGradGuard no_grad;
     for (const auto& [name, tensor] : tensors) {
@@ -97,12 +110,14 @@ void copy_state(const std::map<std::string, at::Tensor>& state, const std::map<s
             throw DataError(what, fmt::format("the checkpoint has no tensor '{}'", name));
         }
         if (found->second.sizes() != tensor.sizes() || found->second.scalar_type() != tensor.scalar_type()) {
-            throw DataError(what, fmt::format("tensor '{}' of the checkpoint has another shape or type", name));
+            throw DataError(what,
+                            fmt::format("tensor '{}' of the checkpoint has another shape or type", name));
         }
         at::Tensor(tensor).copy_(found->second);
     }
     if (state.size() != tensors.size()) {
-        throw DataError(what, fmt::format("the checkpoint has {} tensors, {} expected", state.size(), tensors.size()));
+        throw DataError(
+            what, fmt::format("the checkpoint has {} tensors, {} expected", state.size(), tensors.size()));
     }
 }
 

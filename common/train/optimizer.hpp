@@ -10,8 +10,9 @@
 
 namespace astroclip::train {
 
-// AdamW (Loshchilov & Hutter 2019; decoupled weight decay), fused over all parameters of equal rates. A parameter without
-// a gradient is stepped with a gradient of 0. Its state is exact: a restored optimiser makes the same bits.
+// AdamW (Loshchilov & Hutter 2019; decoupled weight decay), fused over all parameters of equal rates. A
+// parameter without a gradient is stepped with a gradient of 0. Its state is exact: a restored optimiser
+// makes the same bits.
 class AdamW {
 public:
     struct Betas {
@@ -38,13 +39,13 @@ private:
     std::vector<Group> groups_;
 };
 
-// L2 norm of the gradients of each clip group, before clipping; those longer than `max_norm` (> 0) are scaled down to it.
-// The norm of parameters without gradient is 0.
+// L2 norm of the gradients of each clip group, before clipping; those longer than `max_norm` (> 0) are scaled
+// down to it. The norm of parameters without gradient is 0.
 std::map<std::string, double> clip_gradients(const std::vector<Parameter>& parameters, double max_norm);
 
-// Copies `state` into `tensors` by name, in place: every name must be there, in the same shape and type. Throws DataError
-// naming `what`.
-void copy_state(const std::map<std::string, at::Tensor>& state, const std::map<std::string, at::Tensor>& tensors,
-                const std::string& what);
+// Copies `state` into `tensors` by name, in place: every name must be there, in the same shape and type.
+// Throws DataError naming `what`.
+void copy_state(const std::map<std::string, at::Tensor>& state,
+                const std::map<std::string, at::Tensor>& tensors, const std::string& what);
 
 }  // namespace astroclip::train

@@ -47,7 +47,8 @@ std::string hash_of(const std::vector<Parameter>& parameters)
 std::string some(const std::vector<std::int64_t>& ids)
 {
     constexpr std::size_t shown = 16;
-    const std::vector<std::int64_t> first(ids.begin(), ids.begin() + static_cast<long>(std::min(shown, ids.size())));
+    const std::vector<std::int64_t> first(ids.begin(),
+                                          ids.begin() + static_cast<long>(std::min(shown, ids.size())));
     const auto more = ids.size() > shown ? fmt::format(", … ({} in all)", ids.size()) : "";
     return fmt::format("{}{}", fmt::join(first, ", "), more);
 }
@@ -61,8 +62,8 @@ public:
           parameters_(task.parameters()),
           optimizer_(parameters_, {config.beta1, config.beta2, config.eps}),
           sync_(tensors_of(parameters_), around.ranks, config.bucket_bytes),
-          checkpoints_(around.world, around.output.path() + "/checkpoints", around.output.request().configuration_digest,
-                       config.keep_checkpoints)
+          checkpoints_(around.world, around.output.path() + "/checkpoints",
+                       around.output.request().configuration_digest, config.keep_checkpoints)
     {
     }
 
@@ -138,16 +139,18 @@ private:
         ++bad_steps_;
         ++bad_in_row_;
         const auto all_ids = bad_ids(report);
-        around_.metric({{"step", step_}, {"event", "not finite"}, {"ranks", report.bad_ranks}, {"object_ids", all_ids}});
-        const auto text = fmt::format("the loss or its gradient is not finite in step {} (loss {}, on rank {} of {}); objects {}",
-                                      step_, report.loss, fmt::join(report.bad_ranks, ", "), around_.world.size(),
-                                      some(all_ids));
+        around_.metric(
+            {{"step", step_}, {"event", "not finite"}, {"ranks", report.bad_ranks}, {"object_ids", all_ids}});
+        const auto text = fmt::format(
+            "the loss or its gradient is not finite in step {} (loss {}, on rank {} of {}); objects {}",
+            step_, report.loss, fmt::join(report.bad_ranks, ", "), around_.world.size(), some(all_ids));
         around_.world.on_root([&] {
             log::warn("{}: step skipped, {} in a row", text, bad_in_row_);
             if (bad_in_row_ >= std::max(1, config_.max_bad_steps)) {
-                throw NumericsError(fmt::format("{}; {} steps in a row ('max-bad-steps'). The parameters are those of before: "
-                                                "look at these objects, or lower 'learning-rate'",
-                                                text, bad_in_row_));
+                throw NumericsError(fmt::format(
+                    "{}; {} steps in a row ('max-bad-steps'). The parameters are those of before: "
+                    "look at these objects, or lower 'learning-rate'",
+                    text, bad_in_row_));
             }
         });
     }
@@ -156,7 +159,8 @@ private:
     std::vector<std::int64_t> bad_ids(const StepReport& report) const
     {
         const auto rank = around_.world.rank();
-        const bool mine = std::find(report.bad_ranks.begin(), report.bad_ranks.end(), rank) != report.bad_ranks.end();
+        const bool mine =
+            std::find(report.bad_ranks.begin(), report.bad_ranks.end(), rank) != report.bad_ranks.end();
         return around_.world.all_gather(mine ? task_.batch_ids() : std::vector<std::int64_t>());
     }
 
@@ -168,7 +172,8 @@ private:
             line["step"] = step_;
             line["epoch"] = (step_ - 1) / task_.steps_per_epoch();
             line["samples"] = step_ * task_.global_batch();
-            line["samples_per_s"] = static_cast<double>(task_.global_batch()) / std::max(now - last_step_s_, 1e-9);
+            line["samples_per_s"] =
+                static_cast<double>(task_.global_batch()) / std::max(now - last_step_s_, 1e-9);
             line["bad_steps"] = bad_steps_;
             around_.metric(std::move(line));
         }
@@ -192,7 +197,8 @@ private:
             save();
         }
         if (report.stop && !done()) {
-            around_.stop_if_requested(fmt::format("stopped after a checkpoint at step {}; the same command goes on", step_));
+            around_.stop_if_requested(
+                fmt::format("stopped after a checkpoint at step {}; the same command goes on", step_));
         }
     }
 
@@ -239,12 +245,14 @@ private:
     void check_replicas()
     {
         const auto hashes = around_.world.all_gather(hash_of(parameters_));
-        const auto differs = std::find_if(hashes.begin(), hashes.end(), [&](const auto& hash) { return hash != hashes[0]; });
+        const auto differs =
+            std::find_if(hashes.begin(), hashes.end(), [&](const auto& hash) { return hash != hashes[0]; });
         around_.world.on_root([&] {
             if (differs != hashes.end()) {
-                throw NumericsError(fmt::format("the parameters of rank {} are not those of rank 0 after step {}: a fault of "
-                                                "memory or device; the last checkpoint is good, do not use that host",
-                                                differs - hashes.begin(), step_));
+                throw NumericsError(
+                    fmt::format("the parameters of rank {} are not those of rank 0 after step {}: a fault of "
+                                "memory or device; the last checkpoint is good, do not use that host",
+                                differs - hashes.begin(), step_));
             }
         });
     }
@@ -257,8 +265,12 @@ private:
     void save()
     {
         alive("checkpoint");
-        const nlohmann::json best_loss = std::isfinite(best_loss_) ? nlohmann::json(best_loss_) : nlohmann::json();
-        checkpoints_.save({step_, task_.state(), optimizer_.state(), best_,
+        const nlohmann::json best_loss =
+            std::isfinite(best_loss_) ? nlohmann::json(best_loss_) : nlohmann::json();
+        checkpoints_.save({step_,
+                           task_.state(),
+                           optimizer_.state(),
+                           best_,
                            {{"bad_steps", bad_steps_},
                             {"bad_in_row", bad_in_row_},
                             {"best_loss", best_loss},
@@ -296,7 +308,8 @@ private:
         fault_point("train.before-publish");
         const auto metadata = task_.model_metadata();
         around_.world.on_root([&] {
-            publish_tensors(around_.output.path() + "/model.safetensors", best_.empty() ? task_.model() : best_, metadata);
+            publish_tensors(around_.output.path() + "/model.safetensors",
+                            best_.empty() ? task_.model() : best_, metadata);
         });
         nlohmann::json content = {{"kind", "model"},
                                   {"metadata", metadata},
@@ -304,7 +317,8 @@ private:
                                   {"samples", step_ * task_.global_batch()},
                                   {"bad_steps", bad_steps_}};
         if (best_step_ > 0) {
-            content["validation"] = {{"loss", best_loss_}, {"step", best_step_}, {"ended_early", ended_early_}};
+            content["validation"] = {
+                {"loss", best_loss_}, {"step", best_step_}, {"ended_early", ended_early_}};
         }
         around_.output.publish(content, {"model.safetensors"});
     }
@@ -342,19 +356,26 @@ void bind(config::Section options, TrainerConfig& config)
         .option("beta2", config.beta2, "AdamW: decay of the squared gradient's mean", between(0, 1))
         .option("eps", config.eps, "AdamW: added to the root of the squared gradient's mean", at_least(0))
         .option("clip-norm", config.clip_norm, "largest L2 norm of the gradient; 0: not clipped", at_least(0))
-        .option("validate-steps", config.validate_steps, "steps between validations; 0: once an epoch", at_least(0))
-        .option("patience", config.patience, "validations without a better loss before it stops; 0: never", at_least(0))
-        .option("bucket-bytes", config.bucket_bytes, "gradients are summed over ranks in buckets of this size, bytes",
-                runtime_only(at_least(1)))
+        .option("validate-steps", config.validate_steps, "steps between validations; 0: once an epoch",
+                at_least(0))
+        .option("patience", config.patience, "validations without a better loss before it stops; 0: never",
+                at_least(0))
+        .option("bucket-bytes", config.bucket_bytes,
+                "gradients are summed over ranks in buckets of this size, bytes", runtime_only(at_least(1)))
         .option("checkpoint-steps", config.checkpoint_steps, "steps between checkpoints; 0: by time",
                 runtime_only(at_least(0)))
-        .option("checkpoint-minutes", config.checkpoint_minutes, "minutes between checkpoints", runtime_only(at_least(0)))
-        .option("keep-checkpoints", config.keep_checkpoints, "checkpoints that stay on disk", runtime_only(at_least(1)))
-        .option("max-bad-steps", config.max_bad_steps, "steps in a row with a loss or gradient that is not finite, then 76",
+        .option("checkpoint-minutes", config.checkpoint_minutes, "minutes between checkpoints",
+                runtime_only(at_least(0)))
+        .option("keep-checkpoints", config.keep_checkpoints, "checkpoints that stay on disk",
+                runtime_only(at_least(1)))
+        .option("max-bad-steps", config.max_bad_steps,
+                "steps in a row with a loss or gradient that is not finite, then 76",
                 runtime_only(at_least(0)))
         .option("replica-check-steps", config.replica_check_steps,
-                "steps between comparisons of the ranks' parameters; 0: at checkpoints only", runtime_only(at_least(0)))
-        .option("log-steps", config.log_steps, "steps between lines of metrics.jsonl", runtime_only(at_least(1)));
+                "steps between comparisons of the ranks' parameters; 0: at checkpoints only",
+                runtime_only(at_least(0)))
+        .option("log-steps", config.log_steps, "steps between lines of metrics.jsonl",
+                runtime_only(at_least(1)));
 }
 
 void train(Task& task, const TrainerConfig& config, const Surroundings& surroundings)

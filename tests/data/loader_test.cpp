@@ -3,6 +3,9 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+#include <numeric>
 #include <set>
 
 #include "core/error.hpp"
@@ -24,7 +27,10 @@ protected:
     }
     ~Galaxies48() override { test::remove_scratch(ranks_.world, survey_.folder); }
 
-    Stores all_stores() const { return {.images = survey_.images(), .spectra = survey_.spectra(), .pairs = survey_.pairs()}; }
+    Stores all_stores() const
+    {
+        return {.images = survey_.images(), .spectra = survey_.spectra(), .pairs = survey_.pairs()};
+    }
     static at::Tensor tensor(const std::vector<float>& values) { return at::tensor(values); }
 
     test::Ranks ranks_;
@@ -116,7 +122,8 @@ TEST_F(Galaxies48, AreLoadedInTheSamplersOrderFromAnyStep)
             const auto expected = sampler.slice(step, ranks_.rank(), ranks_.size());
             ASSERT_EQ(batch.object_ids.size(), expected.size());
             for (std::size_t i = 0; i < expected.size(); ++i) {
-                EXPECT_EQ(batch.object_ids[i], galaxies[members[static_cast<std::size_t>(expected[i])]].object_id);
+                EXPECT_EQ(batch.object_ids[i],
+                          galaxies[members[static_cast<std::size_t>(expected[i])]].object_id);
             }
             EXPECT_TRUE(batch.spectra[0].equal(tensor(test::tiny_spectrum(batch.object_ids[0], 64))));
             EXPECT_FALSE(batch.images.defined());
@@ -124,16 +131,22 @@ TEST_F(Galaxies48, AreLoadedInTheSamplersOrderFromAnyStep)
     }
 }
 
-TEST_F(Galaxies48, ThatCannotBeReadAreAnErrorOfTheBatch)
+TEST_F(Galaxies48, ThatWentBadOnDiskAreAnErrorOfTheBatch)
 {
     const Galaxies galaxies({.spectra = survey_.spectra()});
-    // A member that does not exist stands for a file that went bad under the reader.
-    std::vector<std::int64_t> members(48, 0);
-    Loader loader(galaxies, members, Sampler(48, 8, 3), ranks_.rank(), ranks_.size());
     ranks_.world.barrier();
-    ranks_.world.on_root([&] { std::filesystem::remove(survey_.spectra() + "/part-00000.h5"); });
+    ranks_.world.on_root([&] {
+        const auto part = survey_.spectra() + "/part-00000.h5";
+        const auto size = std::filesystem::file_size(part);
+        std::fstream file(part, std::ios::in | std::ios::out | std::ios::binary);
+        file.seekp(static_cast<std::streamoff>(size / 4));
+        file << std::string(size / 2, '\xff');
+    });
+    std::vector<std::int64_t> first_rows(16);
+    std::iota(first_rows.begin(), first_rows.end(), 0);
+    Loader loader(galaxies, first_rows, Sampler(16, 8, 3), ranks_.rank(), ranks_.size());
     loader.seek(0);
-    EXPECT_THROW(loader.next(), Error);
+    EXPECT_THROW(loader.next(), DataError);
     ranks_.world.barrier();
 }
 

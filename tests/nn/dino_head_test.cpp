@@ -31,6 +31,16 @@ TEST(DinoHead, HasThePublishedNames)
     for (std::size_t i = 0; i < state.size(); ++i) EXPECT_EQ(state[i].first, expected[i]);
 }
 
+TEST(DinoHead, OfOneLayerHasNoNumberInItsNames)
+{
+    auto config = tiny_config;
+    config.layers = 1;
+    const auto state = published_state(*DinoHead(48, config));
+    ASSERT_EQ(state.size(), 4u);
+    EXPECT_EQ(state[0].first, "mlp.weight");
+    EXPECT_EQ(state[0].second.sizes(), at::IntArrayRef({16, 48}));
+}
+
 // The inputs of the prototypes are unit vectors, so no logit is larger than the norm of its row of weights.
 TEST(DinoHead, IsBoundedByTheNormsOfThePrototypes)
 {

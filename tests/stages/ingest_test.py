@@ -28,7 +28,7 @@ class Ingest(unittest.TestCase):
         """Rows and rejects by reason of what the stage published."""
         output = self.folder / name
         pipeline.call(self.line(stage, ranks, output, more))
-        manifest = json.loads((output / "manifest.json").read_text())
+        manifest = json.loads((output / "manifest.json").read_text())["content"]
         reasons = manifest["rejects"]["reasons"]
         return manifest["rows"], {reason: kinds["selection"] + kinds["damage"] for reason, kinds in reasons.items()}
 
@@ -162,7 +162,7 @@ class Ingest(unittest.TestCase):
             name = f"pairs-{store}-{by}"
             line = ["--images", self.folder / store, "--spectra", self.folder / "spectra", "--by", by]
             self.assertEqual(self.ingest("match", *line, name=name, ranks=2), (pairs, {}), name)
-            counts = json.loads((self.folder / name / "manifest.json").read_text())["match"]
+            counts = json.loads((self.folder / name / "manifest.json").read_text())["content"]["match"]
             self.assertEqual(counts["spectra_without_image"], 2 - pairs)
             self.ingest("match", *line, name=name + "-4", ranks=4)
             self.same_parts(name, name + "-4")

@@ -1,4 +1,7 @@
 // Writes the tiny store, or takes and holds a lock:  tiny_writer FOLDER | tiny_writer lock FOLDER SECONDS
+// TINY_FILE_LIMIT=BYTES: no file may grow beyond, which acts like a full disk.
+#include <sys/resource.h>
+
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -26,6 +29,15 @@ int hold_lock(const std::string& folder, double seconds)
     return 0;
 }
 
+void limit_files()
+{
+    if (const auto* bytes = std::getenv("TINY_FILE_LIMIT")) {
+        std::signal(SIGXFSZ, SIG_IGN);
+        const rlimit limit{std::strtoul(bytes, nullptr, 10), RLIM_INFINITY};
+        setrlimit(RLIMIT_FSIZE, &limit);
+    }
+}
+
 int write(const std::string& folder)
 {
     const astroclip::comm::World world(MPI_COMM_WORLD);
@@ -48,12 +60,12 @@ int write(const std::string& folder)
 
 int main(int argc, char** argv)
 {
-    std::signal(SIGXFSZ, SIG_IGN);  // a limit on the size of files then acts like a full disk
     if (argc == 4 && std::strcmp(argv[1], "lock") == 0) {
         return hold_lock(argv[2], std::atof(argv[3]));
     }
     int provided = 0;
     MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &provided);
+    limit_files();  // not before: MPI's own files are large
     astroclip::hdf5::silence();
     astroclip::catch_stop_signals();
     const int code = write(argv[1]);

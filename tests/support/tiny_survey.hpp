@@ -1,8 +1,8 @@
 #pragma once
 
 #include <unistd.h>
-#include <algorithm>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <string>
@@ -14,8 +14,8 @@
 #include "store/writer.hpp"
 #include "survey/split.hpp"
 
-// A few dozen synthetic galaxies in stores, written as the stages write them. Everything is a function of the object's id,
-// so a test knows what it should read. Collective.
+// A few dozen synthetic galaxies in stores, written as the stages write them. Everything is a function of the
+// object's id, so a test knows what it should read. Collective.
 namespace astroclip::test {
 
 struct TinySurvey {
@@ -52,7 +52,8 @@ inline std::vector<float> tiny_spectrum(std::int64_t id, std::int64_t bins)
     for (std::int64_t j = 0; j < bins; ++j) {
         const auto x = static_cast<double>(j) / static_cast<double>(bins);
         const auto from_line = (x - line) * 200;
-        flux.push_back(static_cast<float>(level + slope * x + 5 * std::exp(-from_line * from_line) + 0.3 * random.normal()));
+        flux.push_back(static_cast<float>(level + slope * x + 5 * std::exp(-from_line * from_line) +
+                                          0.3 * random.normal()));
     }
     return flux;
 }
@@ -142,11 +143,11 @@ inline void write_spectra(const comm::World& world, const TinySurvey& survey)
 inline void write_pairs(const comm::World& world, const TinySurvey& survey)
 {
     const auto schema = store::pairs();
-    const store::Request request{"match",
-                                 {{"seed", survey.split_seed}, {"test-fraction", survey.test_fraction}},
-                                 "tiny",
-                                 {{"images", store::content_id(survey.images())},
-                                  {"spectra", store::content_id(survey.spectra())}}};
+    const store::Request request{
+        "match",
+        {{"seed", survey.split_seed}, {"test-fraction", survey.test_fraction}},
+        "tiny",
+        {{"images", store::content_id(survey.images())}, {"spectra", store::content_id(survey.spectra())}}};
     detail::write_store(world, survey.pairs(), request, schema, survey.galaxies - 4, survey.part_rows,
                         [&](store::Rows& rows, std::int64_t row) {
                             const auto id = survey.image_id(row);
@@ -162,8 +163,8 @@ inline void write_pairs(const comm::World& world, const TinySurvey& survey)
 // A folder for this test alone, the same on all ranks. Collective.
 inline std::string scratch_folder(const comm::World& world, const std::string& name)
 {
-    const auto folder = world.broadcast(std::filesystem::temp_directory_path().string() + "/astroclip-" + name + "-" +
-                                        std::to_string(getpid()));
+    const auto folder = world.broadcast(std::filesystem::temp_directory_path().string() + "/astroclip-" +
+                                        name + "-" + std::to_string(getpid()));
     world.on_root([&] {
         std::filesystem::remove_all(folder);
         std::filesystem::create_directories(folder);

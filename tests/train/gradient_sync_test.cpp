@@ -19,7 +19,8 @@ TEST_P(Sync, GivesTheMeanOverRanksOfEveryGradient)
     const auto ranks = test::all_ranks();
     std::vector<at::Tensor> parameters;
     for (std::uint64_t i = 0; i < 7; ++i) {
-        parameters.push_back(test::fill_tensor(i, {static_cast<std::int64_t>(i) + 2, 3}).requires_grad_(true));
+        parameters.push_back(
+            test::fill_tensor(i, {static_cast<std::int64_t>(i) + 2, 3}).requires_grad_(true));
     }
     GradientSync sync(parameters, ranks, GetParam());
     for (int step = 0; step < 3; ++step) {
@@ -35,7 +36,9 @@ TEST_P(Sync, GivesTheMeanOverRanksOfEveryGradient)
         sync.finish();
         const auto factor = step + 1 + (ranks.size() - 1) / 2.0;
         for (std::size_t i = 0; i < parameters.size(); ++i) {
-            const auto weight = i == 2 ? (step + 1.0) / ranks.size() : i + 1 < parameters.size() ? factor : 0.0;
+            const auto weight = i == 2                      ? (step + 1.0) / ranks.size()
+                                : i + 1 < parameters.size() ? factor
+                                                            : 0.0;
             const auto gradient = parameters[i].grad();
             const auto found = gradient.defined() ? gradient : at::zeros_like(parameters[i]);
             EXPECT_TRUE(found.allclose(2 * weight * parameters[i].detach(), 1e-6)) << i;

@@ -12,10 +12,14 @@ namespace {
 
 std::vector<Parameter> three_parameters()
 {
-    std::vector<Parameter> parameters{{.name = "a", .tensor = test::fill_tensor(0, {4, 3})},
-                                      {.name = "b", .tensor = test::fill_tensor(1, {5}), .learning_rate_scale = 0.5,
-                                       .weight_decay_scale = 0.0, .clip_group = "head"},
-                                      {.name = "c", .tensor = test::fill_tensor(2, {2, 2}), .last_layer = true}};
+    std::vector<Parameter> parameters{
+        {.name = "a", .tensor = test::fill_tensor(0, {4, 3})},
+        {.name = "b",
+         .tensor = test::fill_tensor(1, {5}),
+         .learning_rate_scale = 0.5,
+         .weight_decay_scale = 0.0,
+         .clip_group = "head"},
+        {.name = "c", .tensor = test::fill_tensor(2, {2, 2}), .last_layer = true}};
     for (auto& parameter : parameters) {
         parameter.tensor.requires_grad_(true);
     }
@@ -52,13 +56,15 @@ TEST(AdamW, IsTheFormulaWithEachParametersRates)
             const auto t = static_cast<double>(step + 1);
             mean[i] = 0.9 * mean[i] + 0.1 * gradient;
             square[i] = 0.95 * square[i] + 0.05 * gradient.square();
-            const auto direction = mean[i] / (1 - std::pow(0.9, t)) / ((square[i] / (1 - std::pow(0.95, t))).sqrt() + 1e-8);
+            const auto direction =
+                mean[i] / (1 - std::pow(0.9, t)) / ((square[i] / (1 - std::pow(0.95, t))).sqrt() + 1e-8);
             expected[i] = expected[i] * (1 - learning_rates[i] * decays[i]) - learning_rates[i] * direction;
         }
     }
     for (std::size_t i = 0; i < parameters.size(); ++i) {
         // float32 rounding of five steps on values of order 1
-        EXPECT_LT((parameters[i].tensor.detach() - expected[i]).abs().max().item<double>(), 1e-6) << parameters[i].name;
+        EXPECT_LT((parameters[i].tensor.detach() - expected[i]).abs().max().item<double>(), 1e-6)
+            << parameters[i].name;
     }
 }
 

@@ -34,7 +34,9 @@ public:
 
     std::vector<Parameter> parameters() const override
     {
-        return {{.name = "weight", .tensor = weight_}, {.name = "bias", .tensor = bias_}, {.name = "unused", .tensor = unused_}};
+        return {{.name = "weight", .tensor = weight_},
+                {.name = "bias", .tensor = bias_},
+                {.name = "unused", .tensor = unused_}};
     }
     std::int64_t steps_per_epoch() const override { return 5; }
     std::int64_t global_batch() const override { return 8; }
@@ -51,7 +53,8 @@ public:
             std::raise(SIGUSR2);
         }
         const auto own = 8 / ranks_.size();
-        const auto x = test::fill_tensor(100 + static_cast<std::uint64_t>(step), {8, 6}).narrow(0, ranks_.rank() * own, own);
+        const auto x = test::fill_tensor(100 + static_cast<std::uint64_t>(step), {8, 6})
+                           .narrow(0, ranks_.rank() * own, own);
         const auto product = x.matmul(weight_);
         product_type = product.scalar_type();
         auto loss = (product.to(at::kFloat) + bias_ - at::sin(3 * x.narrow(1, 0, 4))).square().mean();
@@ -60,7 +63,10 @@ public:
         }
         return {loss, {{"error", loss.item<double>()}}};
     }
-    Rates rates(std::int64_t step) const override { return {1e-2 / (1.0 + 0.1 * static_cast<double>(step)), 0, 0.1}; }
+    Rates rates(std::int64_t step) const override
+    {
+        return {1e-2 / (1.0 + 0.1 * static_cast<double>(step)), 0, 0.1};
+    }
     void after_step(std::int64_t step) override
     {
         if (step == flip_at && ranks_.rank() == ranks_.size() - 1) {
@@ -70,15 +76,19 @@ public:
     std::map<std::string, double> validate() override
     {
         ++validations;
-        return validation_losses.empty() ? std::map<std::string, double>()
-                                         : std::map<std::string, double>{{"loss", validation_losses.at(validations - 1)}};
+        return validation_losses.empty()
+                   ? std::map<std::string, double>()
+                   : std::map<std::string, double>{{"loss", validation_losses.at(validations - 1)}};
     }
     std::vector<std::int64_t> batch_ids() const override { return {900 + fetched_}; }
     std::map<std::string, at::Tensor> state() const override
     {
         return {{"weight", weight_.detach()}, {"bias", bias_.detach()}, {"unused", unused_.detach()}};
     }
-    void load_state(const std::map<std::string, at::Tensor>& state) override { copy_state(state, this->state(), "test"); }
+    void load_state(const std::map<std::string, at::Tensor>& state) override
+    {
+        copy_state(state, this->state(), "test");
+    }
     std::map<std::string, at::Tensor> model() const override { return state(); }
     std::map<std::string, std::string> model_metadata() const override { return {{"model", "regression"}}; }
 
@@ -101,7 +111,10 @@ protected:
     std::string path(const std::string& name) const { return folder_ + "/" + name; }
 
     // Losses by step (the validation's by step + 0.5).
-    std::map<double, double> train_in(const std::string& name, Task& task) { return train_in(name, task, ranks_); }
+    std::map<double, double> train_in(const std::string& name, Task& task)
+    {
+        return train_in(name, task, ranks_);
+    }
     std::map<double, double> train_in(const std::string& name, Task& task, test::Ranks& ranks)
     {
         std::map<double, double> losses;
@@ -110,8 +123,10 @@ protected:
         train(task, config_,
               {ranks.world, *ranks.tensors, output, progress,
                [&](const nlohmann::json& line) {
-                   if (line.contains("loss") && line.at("loss").is_number()) losses[line.at("step")] = line.at("loss");
-                   if (line.contains("object_ids")) bad_ids_ = line.at("object_ids").get<std::vector<std::int64_t>>();
+                   if (line.contains("loss") && std::isfinite(line.at("loss").get<double>()))
+                       losses[line.at("step")] = line.at("loss");
+                   if (line.contains("object_ids"))
+                       bad_ids_ = line.at("object_ids").get<std::vector<std::int64_t>>();
                },
                [&](const std::string& what) {
                    if (ranks.world.stop_requested()) throw Stopped(what);

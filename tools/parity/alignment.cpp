@@ -48,7 +48,8 @@ void run_heads_case(const Case& reference, const std::string& name, Report& repo
 
     const auto flux = reference.tensor(name + "/in/spectrum");
     const auto image_tokens = images.backbone->tokens_without_position(reference.tensor(name + "/in/image"));
-    const auto spectrum_tokens = spectra.backbone->forward(data::spectrum_tokens(flux));
+    const auto spectrum_tokens =
+        spectra.backbone->forward(data::spectrum_tokens(flux, token_config(reference, "/config/specformer")));
     const auto attended = [](const nn::AlignmentHead& head, const at::Tensor& tokens) {
         return head->cross_attention->forward(tokens).unsqueeze(1);
     };
@@ -97,6 +98,24 @@ std::uint64_t fnv1a(const std::string& text)
     return hash;
 }
 
+// Gives every tensor of a module the values of the formula that the description spells out
+// (constants.weights).
+void fill_by_formula(torch::nn::Module& module, std::uint64_t salt, double gain)
+{
+    const at::NoGradGuard no_grad;
+    for (auto [name, tensor] : nn::published_state(module)) {
+        const auto [constant, factor] = formula_of(name, tensor, gain);
+        const std::uint64_t seed = fnv1a(name) + salt * 0xD1342543DE82EF95ULL;
+        auto values = at::empty(tensor.sizes(), at::kFloat);
+        auto* out = values.data_ptr<float>();
+        for (std::int64_t i = 0; i < values.numel(); ++i) {
+            const double u = double(mix64(seed + std::uint64_t(i) * 0x9E3779B97F4A7C15ULL) >> 40) * 0x1p-24;
+            out[i] = static_cast<float>(constant + factor * (2 * u - 1));
+        }
+        tensor.copy_(values);
+    }
+}
+
 // Every name of the description with its shape, and no other.
 bool same_state(const Case& reference, const torch::nn::Module& model)
 {
@@ -122,7 +141,8 @@ void run_fullsize_case(const Case& reference, const std::string& name, const nn:
 {
     const auto in = [&](const std::string& tensor) { return name + "/in/" + tensor; };
     const auto out = [&](const std::string& tensor) { return name + "/out/" + tensor; };
-    const auto tokens = data::spectrum_tokens(reference.tensor(in("spectrum")));
+    const auto tokens = data::spectrum_tokens(reference.tensor(in("spectrum")),
+                                              token_config(reference, "/config/specformer"));
     const auto image = reference.tensor(in("image"));
     const auto& specformer = *model->spectrum_encoder->backbone;
     const auto& vit = *model->image_encoder->backbone;
@@ -159,22 +179,6 @@ void run_fullsize_case(const Case& reference, const std::string& name, const nn:
 }
 
 }  // namespace
-
-void fill_by_formula(torch::nn::Module& module, std::uint64_t salt, double gain)
-{
-    const at::NoGradGuard no_grad;
-    for (auto [name, tensor] : nn::published_state(module)) {
-        const auto [constant, factor] = formula_of(name, tensor, gain);
-        const std::uint64_t seed = fnv1a(name) + salt * 0xD1342543DE82EF95ULL;
-        auto values = at::empty(tensor.sizes(), at::kFloat);
-        auto* out = values.data_ptr<float>();
-        for (std::int64_t i = 0; i < values.numel(); ++i) {
-            const double u = double(mix64(seed + std::uint64_t(i) * 0x9E3779B97F4A7C15ULL) >> 40) * 0x1p-24;
-            out[i] = static_cast<float>(constant + factor * (2 * u - 1));
-        }
-        tensor.copy_(values);
-    }
-}
 
 void run_heads(const Case& reference, Report& report, const comm::World& world)
 {

@@ -165,18 +165,16 @@ const Kind* kind_of(const Case& reference)
          run_fullsize},
         {"astroclip_heads", [](C c) { return any_name(c, "/state/spectrum_encoder."); }, run_heads},
         {"specformer", [](C c) { return any_name(c, "/state/data_embed.weight"); }, run_specformer},
-        {"dino_step",
-         [](C c) {
-             return any_name(c, "/state/student.") || any_name(c, "loss") && any_name(c, "/in/upperbound");
-         },
-         nullptr},
+        {"dino_step", [](C c) { return any_name(c, "/in/global_crops") && any_name(c, "loss"); }, nullptr},
         {"vit", [](C c) { return any_name(c, "/state/patch_embed.proj.weight"); }, run_vit},
         {"dino_head", [](C c) { return any_name(c, "/state/last_layer.weight_v"); }, run_dino_head},
         {"clip_loss", [](C c) { return any_name(c, "/in/image_features"); }, run_clip_loss},
+        {"image_augment", [](C c) { return any_name(c, "/in/sigma_true") || any_name(c, "/in/flips"); },
+         nullptr},
         {"image_rgb",
          [](C c) {
              return any_name(c, "/out/rgb_hwc") || any_name(c, "/out/dr2_rgb") ||
-                    any_name(c, "/in/image_hwc") && any_name(c, "/out/image");
+                    !c.cases_with({"in/image_hwc", "out/image"}).empty();
          },
          run_image_rgb,
          {Tolerance::Rule::absolute, 1e-5}},
@@ -184,8 +182,16 @@ const Kind* kind_of(const Case& reference)
          [](C c) { return c.description().contains("/config/cases"_json_pointer) && any_name(c, "/out/lr"); },
          run_scheduler,
          {Tolerance::Rule::elementwise, 1e-5}},
+        {"dino_schedules",
+         [](C c) { return any_name(c, "/out/teacher_temp") && any_name(c, "/in/iteration"); },
+         run_dino_schedules,
+         {Tolerance::Rule::elementwise, 1e-5}},
         {"downstream", [](C c) { return any_name(c, "/in/x_train") || any_name(c, "/in/image_embeddings"); },
          run_downstream},
+        {"dino_losses", [](C c) { return any_name(c, "/out/sinkhorn"); }, nullptr},
+        {"moco", [](C c) { return any_name(c, "/state/queue"); }, nullptr},
+        {"resnet", [](C c) { return any_name(c, "/out/eval.projection"); }, nullptr},
+        {"mask_statistics", [](C c) { return any_name(c, "/out/count_histogram"); }, nullptr},
     };
     for (const auto& kind : kinds) {
         if (kind.recognises(reference)) return &kind;

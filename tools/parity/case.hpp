@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "comm/communicator.hpp"
+#include "data/spectrum_tokens.hpp"
 #include "nn/encoder.hpp"
 #include "nn/weights.hpp"
 
@@ -90,6 +91,7 @@ void run_specformer(const Case& reference, Report& report, const comm::World& wo
 void run_vit(const Case& reference, Report& report, const comm::World& world);
 void run_dino_head(const Case& reference, Report& report, const comm::World& world);
 nn::SpecFormerConfig specformer_config(const Case& reference, const std::string& json_key);
+data::SpectrumTokensConfig token_config(const Case& reference, const std::string& json_key);
 nn::ViTConfig vit_config(const Case& reference, const std::string& json_key);
 
 // alignment.cpp
@@ -100,6 +102,7 @@ void run_clip_loss(const Case& reference, Report& report, const comm::World& wor
 // pipeline.cpp
 void run_image_rgb(const Case& reference, Report& report, const comm::World& world);
 void run_scheduler(const Case& reference, Report& report, const comm::World& world);
+void run_dino_schedules(const Case& reference, Report& report, const comm::World& world);
 void run_downstream(const Case& reference, Report& report, const comm::World& world);
 
 // Gives every tensor of a module the values of the formula that the reference files describe

@@ -23,18 +23,13 @@ std::string state_of(const Case& reference, const std::string& name, const std::
 {
     if (reference.has(name + "/state/" + parameter)) return name;
     const Pointer where("/state_of/" + name);
-    if (reference.description().contains(where)) return reference.description()[where].get<std::string>();
+    if (reference.description().contains(where)) {
+        const auto other = reference.description()[where].get<std::string>();
+        if (reference.has(other + "/state/" + parameter)) return other;
+    }
     const auto with_state = reference.cases_with({"state/" + parameter});
     if (with_state.size() == 1) return with_state.front();
     throw DataError(reference.file().path(), "case '" + name + "' has no state");
-}
-
-data::SpectrumTokensConfig token_config(const Case& reference, const std::string& key)
-{
-    data::SpectrumTokensConfig config;
-    config.section_length = int(reference.number(Pointer(key + "/slice_section_length")));
-    config.overlap = int(reference.number(Pointer(key + "/slice_overlap")));
-    return config;
 }
 
 void run_specformer_case(const Case& reference, const std::string& name, Report& report,
@@ -119,6 +114,14 @@ nn::SpecFormerConfig specformer_config(const Case& reference, const std::string&
     return config;
 }
 
+data::SpectrumTokensConfig token_config(const Case& reference, const std::string& key)
+{
+    data::SpectrumTokensConfig config;
+    config.section_length = int(reference.number(Pointer(key + "/slice_section_length")));
+    config.overlap = int(reference.number(Pointer(key + "/slice_overlap")));
+    return config;
+}
+
 nn::ViTConfig vit_config(const Case& reference, const std::string& key)
 {
     nn::ViTConfig config;
@@ -149,17 +152,19 @@ void run_vit(const Case& reference, Report& report, const comm::World&)
 void run_dino_head(const Case& reference, Report& report, const comm::World&)
 {
     for (const auto& name : reference.cases_with({"state/last_layer.weight_v", "in/x"})) {
+        const auto x = reference.tensor(name + "/in/x").set_requires_grad(true);
         const auto prototypes = reference.file().shape(name + "/state/last_layer.weight_v");
-        const auto first = reference.file().shape(name + "/state/mlp.0.weight");
+        const auto layers = reference.names_after(name + "/state/mlp.");
         nn::DinoHeadConfig config;
         config.prototypes = int(prototypes.at(0));
         config.bottleneck = int(prototypes.at(1));
-        config.hidden = int(first.at(0));
-        config.layers = int(reference.number("/config/head/nlayers"_json_pointer));
-        nn::DinoHead model(first.at(1), config);
+        config.layers = int(
+            std::count_if(layers.begin(), layers.end(), [](const auto& l) { return l.ends_with("weight"); }));
+        if (config.layers > 1)
+            config.hidden = int(reference.file().shape(name + "/state/mlp.0.weight").at(0));
+        nn::DinoHead model(x.size(-1), config);
         nn::load_strict(*model, reference.file(), name + "/state/");
 
-        const auto x = reference.tensor(name + "/in/x").set_requires_grad(true);
         const auto logits = model->forward(x);
         report.compare_if_there(name + "/out/logits", logits);
         if (!reference.has(name + "/in/weight")) continue;

@@ -36,6 +36,17 @@ at::Tensor r2_by_column(const at::Tensor& truth, const at::Tensor& predicted)
     return at::tensor(values, at::kDouble);
 }
 
+// value(step) for each of the steps [n] -> [n] float64
+template <typename Value>
+at::Tensor by_step(const at::Tensor& steps, const Value& value)
+{
+    auto values = at::empty(steps.sizes(), at::kDouble);
+    for (std::int64_t i = 0; i < steps.numel(); ++i) {
+        values.data_ptr<double>()[i] = value(steps.data_ptr<std::int64_t>()[i]);
+    }
+    return values;
+}
+
 void run_knn(const Case& reference, const std::string& name, Report& report, const comm::World& world)
 {
     const auto in = [&](const char* tensor) { return reference.tensor(name + "/in/" + tensor); };
@@ -118,12 +129,63 @@ void run_scheduler(const Case& reference, Report& report, const comm::World&)
         schedule.warmup_steps = std::int64_t(number("T_warmup"));
         schedule.total_steps = std::int64_t(number("T_max"));
         schedule.eta_min = number("eta_min");
-        const auto steps = reference.indices(name + "/in/step");
-        auto rates = at::empty(steps.sizes(), at::kDouble);
-        for (std::int64_t i = 0; i < steps.numel(); ++i) {
-            rates.data_ptr<double>()[i] = schedule.at(steps.data_ptr<std::int64_t>()[i]);
+        const auto value = [&](std::int64_t step) { return schedule.at(step); };
+        report.compare(name + "/out/lr", by_step(reference.indices(name + "/in/step"), value));
+    }
+}
+
+void run_dino_schedules(const Case& reference, Report& report, const comm::World&)
+{
+    const auto number = [&](const std::string& key) {
+        return reference.number(nlohmann::json::json_pointer("/constants/" + key));
+    };
+    train::DinoSchedule schedule;
+    schedule.base_learning_rate = number("base_lr");
+    schedule.global_batch =
+        std::int64_t(number("batch_size_per_gpu") * reference.number("/config/world_size"_json_pointer));
+    schedule.total_steps = std::int64_t(number("total_iterations"));
+    schedule.warmup_steps = std::int64_t(number("warmup_iterations"));
+    schedule.min_learning_rate = number("min_lr");
+    schedule.weight_decay = number("weight_decay/0");
+    schedule.final_weight_decay = number("weight_decay/1");
+    schedule.momentum = number("teacher_momentum/0");
+    schedule.final_momentum = number("teacher_momentum/1");
+    schedule.warmup_teacher_temperature = number("teacher_temp/0");
+    schedule.teacher_temperature = number("teacher_temp/1");
+    schedule.teacher_temperature_steps = std::int64_t(number("teacher_temp_warmup_iterations"));
+    schedule.frozen_last_layer_steps = std::int64_t(number("last_layer_frozen_iterations"));
+
+    using Rate = double (train::DinoSchedule::*)(std::int64_t) const;
+    const std::pair<const char*, Rate> rates[] = {
+        {"lr", &train::DinoSchedule::learning_rate_at},
+        {"wd", &train::DinoSchedule::weight_decay_at},
+        {"teacher_momentum", &train::DinoSchedule::momentum_at},
+        {"teacher_temp", &train::DinoSchedule::teacher_temperature_at},
+        {"last_layer_lr", &train::DinoSchedule::last_layer_learning_rate_at},
+    };
+    for (const auto& name : reference.cases_with({"in/iteration", "out/teacher_temp"})) {
+        for (const auto& [output, rate] : rates) {
+            const auto value = [&](std::int64_t step) { return (schedule.*rate)(step); };
+            report.compare_if_there(name + "/out/" + output,
+                                    by_step(reference.indices(name + "/in/iteration"), value));
         }
-        report.compare(name + "/out/lr", rates);
+    }
+
+    const int depth = int(reference.number("/config/backbone/depth"_json_pointer));
+    std::vector<double> rate, decay, last;
+    for (const auto& item : reference.description().at("parameters")) {
+        const auto scale =
+            train::dino_parameter_scale(item.at("name").get<std::string>(), depth,
+                                        reference.number("/config/layerwise_decay"_json_pointer),
+                                        reference.number("/config/patch_embed_lr_mult"_json_pointer));
+        rate.push_back(scale.learning_rate);
+        decay.push_back(scale.weight_decay);
+        last.push_back(scale.last_layer ? 1 : 0);
+    }
+    for (const auto& name : reference.cases_with({"out/lr_multiplier"})) {
+        report.compare_if_there(name + "/out/lr_multiplier", at::tensor(rate, at::kDouble));
+        report.compare_if_there(name + "/out/wd_multiplier", at::tensor(decay, at::kDouble));
+        report.compare_if_there(name + "/out/is_last_layer", at::tensor(last, at::kDouble));
     }
 }
 

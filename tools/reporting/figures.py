@@ -172,13 +172,13 @@ LINES = (("[OII]", 3728.5), ("", 3951.0), ("", 4862.7), ("[OIII]", 5008.2), ("Na
 
 
 def spectrum_picture(wavelength, flux, ivar, redshift, description, points=170):
-    """A small plot of a spectrum as SVG: means of its good bins, and where its lines should lie."""
+    """A small plot of a spectrum as SVG: means of its bins weighted by ivar, and where its lines should lie."""
     width, height, foot, head = 300.0, 165.0, 21.0, 19.0
     usable = len(flux) // points * points
-    weight = (np.asarray(ivar[:usable]) > 0).reshape(points, -1)
-    total = np.where(weight, np.asarray(flux[:usable], dtype=float).reshape(points, -1), 0.0).sum(axis=1)
-    counts = weight.sum(axis=1)
-    means = np.where(counts > 0, total / np.maximum(counts, 1), np.nan)
+    weight = np.maximum(np.nan_to_num(np.asarray(ivar[:usable], dtype=float)), 0).reshape(points, -1)
+    total = (weight * np.nan_to_num(np.asarray(flux[:usable], dtype=float)).reshape(points, -1)).sum(axis=1)
+    sums = weight.sum(axis=1)
+    means = np.where(sums > 0, total / np.where(sums > 0, sums, 1), np.nan)
     centres = np.asarray(wavelength[:usable]).reshape(points, -1).mean(axis=1)
     good = np.isfinite(means)
     shapes = []

@@ -79,6 +79,7 @@ void simulate_as_told(config::Options& options, Settings& settings)
         throw ConfigError("'output' is not set: the folder to make");
     }
     if (invocation.dry_run) {
+        check_data(settings);
         std::cout << fmt::format("would write {} galaxies, {:.2f} GB, to {}\n", settings.galaxies,
                                  static_cast<double>(estimated_bytes(settings)) / 1e9, settings.output);
         return;

@@ -65,15 +65,18 @@ public:
             sync(entry.path());
         }
         sync(path_);
-        fs::remove(path_ + "/.lock");
         if (force_) {
             fs::remove_all(output_);
         }
         std::error_code failure;
         fs::rename(path_, output_, failure);
+        if (failure && fs::exists(output_)) {
+            throw OutputConflict(output_, "has appeared meanwhile; this run's files are in " + path_);
+        }
         if (failure) {
             throw IoError(output_, "cannot be renamed from " + path_ + ": " + failure.message());
         }
+        fs::remove(output_ + "/.lock");  // not before: another process would take the folder for a dead one's
         sync(fs::absolute(output_).parent_path());
     }
 
@@ -131,6 +134,8 @@ struct ImagePlan {
     bool nan_pixels = false;
 };
 
+void cut_off(const std::string& path) { fs::resize_file(path, fs::file_size(path) * 3 / 5); }
+
 class Run {
 public:
     Run(const Settings& settings, const Watcher& watch)
@@ -158,14 +163,18 @@ private:
     void plan();
     void write_all_spectra(const std::string& folder);
     void write_all_images(const std::string& folder);
+    void write_chunks(const std::string& folder);
+    void write_cutouts(const std::string& folder);
+    template <typename Row, typename Observe, typename Write>
+    void write_in_files(std::int64_t rows, Observe observe_row, Write write);
     Fibre observe_fibre(const FibrePlan& row) const;
     ImageRow observe_image(const ImagePlan& row) const;
     bool is_truncated(std::uint32_t kind, std::int64_t file, std::int64_t files) const;
-    void truncate(const std::string& path, const std::string& listed);
+    void list(const std::string& kind, const std::string& name, bool truncated);
     void advance(std::int64_t objects);
 
     const Settings& settings_;
-    const Watcher& watch_;
+    Watcher watch_;
     std::string data_;
     Population population_;
     SkyNoise sky_noise_;
@@ -310,20 +319,17 @@ ImageRow Run::observe_image(const ImagePlan& plan) const
     return row;
 }
 
-// At least one file if there is a rate at all.
+// At least one file of a kind if there is a rate at all: the last, if chance spares all others.
 bool Run::is_truncated(std::uint32_t kind, std::int64_t file, std::int64_t files) const
 {
     const auto chosen = [&](std::int64_t f) {
         return Random(settings_.seed, "truncated-files", kind, static_cast<std::uint64_t>(f)).uniform() <
                settings_.truncated_files;
     };
-    if (settings_.truncated_files == 0 || chosen(file)) {
-        return settings_.truncated_files > 0;
+    if (chosen(file) || settings_.truncated_files == 0 || file != files - 1) {
+        return chosen(file);
     }
-    if (file != files - 1) {
-        return false;
-    }
-    for (std::int64_t f = 0; f < files; ++f) {
+    for (std::int64_t f = 0; f < file; ++f) {
         if (chosen(f)) {
             return false;
         }
@@ -331,112 +337,130 @@ bool Run::is_truncated(std::uint32_t kind, std::int64_t file, std::int64_t files
     return true;
 }
 
-void Run::truncate(const std::string& path, const std::string& listed)
+void Run::list(const std::string& kind, const std::string& name, bool truncated)
 {
-    fs::resize_file(path, fs::file_size(path) * 3 / 5);
-    files_["truncated"].push_back(listed);
+    files_[kind].push_back(name);
+    if (truncated) {
+        files_["truncated"].push_back(name);
+    }
 }
 
-// While one file is being written (by one thread: neither CFITSIO nor HDF5 take more), the next is computed.
+// Rows in order, `per_file` at a time. While they are being written (by one thread: neither CFITSIO nor HDF5
+// take more), the next are computed.
+template <typename Row, typename Observe, typename Write>
+void Run::write_in_files(std::int64_t rows, Observe observe_row, Write write)
+{
+    std::future<void> writing;
+    for (std::int64_t first = 0; first < rows; first += settings_.per_file) {
+        const auto count = std::min<std::int64_t>(settings_.per_file, rows - first);
+        std::vector<Row> observed(static_cast<std::size_t>(count));
+        parallel_for(count, settings_.threads,
+                     [&](std::int64_t i) { observed[static_cast<std::size_t>(i)] = observe_row(first + i); });
+        if (writing.valid()) {
+            writing.get();
+        }
+        writing = std::async(std::launch::async,
+                             [write, first, observed = std::move(observed)] { write(first, observed); });
+        advance(count);
+    }
+    if (writing.valid()) {
+        writing.get();
+    }
+}
+
 void Run::write_all_spectra(const std::string& folder)
 {
     const auto rows = static_cast<std::int64_t>(fibres_.size());
     const auto files = (rows + settings_.per_file - 1) / settings_.per_file;
-    std::future<void> writing;
+    const auto coadd = [](std::int64_t f) { return fmt::format("coadd-simulated-{:05}.fits", f); };
     for (std::int64_t f = 0; f < files; ++f) {
-        const auto first = f * settings_.per_file,
-                   count = std::min<std::int64_t>(settings_.per_file, rows - first);
-        const bool truncated = is_truncated(0, f, files);
-        std::vector<Fibre> observed(static_cast<std::size_t>(count));
-        parallel_for(count, settings_.threads, [&](std::int64_t i) {
-            const auto& row = fibres_[static_cast<std::size_t>(first + i)];
-            auto& fibre = observed[static_cast<std::size_t>(i)] = observe_fibre(row);
-            if (fibre.galaxy && row.realization == 0) {
-                auto& truth = truth_[static_cast<std::size_t>(row.galaxy)];
-                truth.snr = static_cast<float>(median_snr(fibre.spectrum));
-                truth.defects |= truncated ? defect_truncated_spectrum_file : 0;
-            }
-        });
-        const auto name = fmt::format("coadd-simulated-{:05}.fits", f);
-        const auto redshifts = fmt::format("redrock-simulated-{:05}.fits", f);
-        files_["spectra"].push_back("spectra/" + name);
-        if (writing.valid()) {
-            writing.get();
+        list("spectra", "spectra/" + coadd(f), is_truncated(0, f, files));
+    }
+    const auto observe_row = [&](std::int64_t i) {
+        const auto& row = fibres_[static_cast<std::size_t>(i)];
+        auto fibre = observe_fibre(row);
+        if (fibre.galaxy && row.realization == 0) {
+            auto& truth = truth_[static_cast<std::size_t>(row.galaxy)];
+            truth.snr = static_cast<float>(median_snr(fibre.spectrum));
+            truth.defects |=
+                is_truncated(0, i / settings_.per_file, files) ? defect_truncated_spectrum_file : 0;
         }
-        writing = std::async(std::launch::async, [=, this, observed = std::move(observed)] {
+        return fibre;
+    };
+    write_in_files<Fibre>(
+        rows, observe_row, [=, this](std::int64_t first, const std::vector<Fibre>& observed) {
+            const auto f = first / settings_.per_file;
             const auto tile = static_cast<std::int32_t>(f + 1);
-            write_coadd(folder + "/" + name, observed, tile, f % 2 == 1);
-            write_redrock(folder + "/" + redshifts, observed, tile);
-            if (truncated) {
-                truncate(folder + "/" + name, "spectra/" + name);
+            write_coadd(folder + "/" + coadd(f), observed, tile, f % 2 == 1);
+            write_redrock(folder + fmt::format("/redrock-simulated-{:05}.fits", f), observed, tile);
+            if (is_truncated(0, f, files)) {
+                cut_off(folder + "/" + coadd(f));
             }
         });
-        advance(count);
-    }
-    if (writing.valid()) {
-        writing.get();
-    }
 }
 
 void Run::write_all_images(const std::string& folder)
 {
+    settings_.images == "fits" ? write_cutouts(folder) : write_chunks(folder);
+}
+
+void Run::write_chunks(const std::string& folder)
+{
     const auto rows = static_cast<std::int64_t>(images_.size());
     const auto chunks = (rows + settings_.per_file - 1) / settings_.per_file;
-    const bool as_fits = settings_.images == "fits";
-    std::vector<ImageRow> listed;  // without pixels
-    std::future<void> writing;
+    const auto chunk = [=, this](std::int64_t c) {
+        return fmt::format("images_npix{}_{:09}_{:09}.h5", settings_.cutout_size, c * settings_.per_file,
+                           std::min(rows, (c + 1) * settings_.per_file));
+    };
     for (std::int64_t c = 0; c < chunks; ++c) {
-        const auto first = c * settings_.per_file,
-                   count = std::min<std::int64_t>(settings_.per_file, rows - first);
-        std::vector<ImageRow> observed(static_cast<std::size_t>(count));
-        parallel_for(count, settings_.threads, [&](std::int64_t i) {
-            observed[static_cast<std::size_t>(i)] =
-                observe_image(images_[static_cast<std::size_t>(first + i)]);
-        });
-        if (writing.valid()) {
-            writing.get();
+        list("images", "images/" + chunk(c), is_truncated(1, c, chunks));
+    }
+    for (std::int64_t i = 0; i < rows; ++i) {
+        truth_[static_cast<std::size_t>(images_[static_cast<std::size_t>(i)].galaxy)].defects |=
+            is_truncated(1, i / settings_.per_file, chunks) ? defect_truncated_image_file : 0;
+    }
+    const auto observe_row = [&](std::int64_t i) {
+        return observe_image(images_[static_cast<std::size_t>(i)]);
+    };
+    write_in_files<ImageRow>(rows, observe_row,
+                             [=, this](std::int64_t first, const std::vector<ImageRow>& observed) {
+                                 const auto c = first / settings_.per_file;
+                                 write_image_chunk(folder + "/" + chunk(c), observed, settings_.cutout_size);
+                                 if (is_truncated(1, c, chunks)) {
+                                     cut_off(folder + "/" + chunk(c));
+                                 }
+                             });
+}
+
+// A file a galaxy; for a second copy the list names the first one's file again.
+void Run::write_cutouts(const std::string& folder)
+{
+    std::vector<ImageRow> listed;  // without pixels
+    for (std::int64_t i = 0; i < static_cast<std::int64_t>(images_.size()); ++i) {
+        const auto k = static_cast<std::size_t>(images_[static_cast<std::size_t>(i)].galaxy);
+        listed.push_back({&galaxies_[k], truth_[k].imaging, z_rank_[k], {}});
+        if (i < settings_.galaxies && is_truncated(1, i, settings_.galaxies)) {
+            truth_[k].defects |= defect_truncated_image_file;
+            files_["truncated"].push_back("images/" + cutout_name(galaxies_[k]));
         }
-        for (std::int64_t i = 0; i < count; ++i) {
-            const auto& row = observed[static_cast<std::size_t>(i)];
-            const bool truncated = as_fits ? is_truncated(1, first + i, rows) : is_truncated(1, c, chunks);
-            truth_[static_cast<std::size_t>(row.galaxy->index)].defects |=
-                truncated ? defect_truncated_image_file : 0;
-            listed.push_back({row.galaxy, row.imaging, row.rank, {}});
-        }
-        const auto chunk =
-            fmt::format("images_npix{}_{:09}_{:09}.h5", settings_.cutout_size, first, first + count);
-        if (!as_fits) {
-            files_["images"].push_back("images/" + chunk);
-        }
-        writing = std::async(std::launch::async, [=, this, observed = std::move(observed)] {
-            if (!as_fits) {
-                write_image_chunk(folder + "/" + chunk, observed, settings_.cutout_size);
-                if (is_truncated(1, c, chunks)) {
-                    truncate(folder + "/" + chunk, "images/" + chunk);
+    }
+    write_cutout_list(folder + "/cutouts.csv", listed);
+    list("images", "images/cutouts.csv", false);
+
+    const auto observe_row = [&](std::int64_t i) {
+        return observe_image(images_[static_cast<std::size_t>(i)]);
+    };
+    write_in_files<ImageRow>(
+        settings_.galaxies, observe_row,
+        [=, this](std::int64_t first, const std::vector<ImageRow>& observed) {
+            for (std::size_t i = 0; i < observed.size(); ++i) {
+                const auto path = folder + "/" + cutout_name(*observed[i].galaxy);
+                write_cutout(path, observed[i], settings_.cutout_size);
+                if (is_truncated(1, first + static_cast<std::int64_t>(i), settings_.galaxies)) {
+                    cut_off(path);
                 }
-                return;
             }
-            for (std::int64_t i = 0; i < count; ++i) {
-                const auto& row = observed[static_cast<std::size_t>(i)];
-                if (images_[static_cast<std::size_t>(first + i)].realization > 0) {
-                    continue;  // the list names the first copy's file again
-                }
-                const auto name = cutout_name(*row.galaxy);
-                write_cutout(folder + "/" + name, row, settings_.cutout_size);
-                if (is_truncated(1, first + i, rows)) {
-                    truncate(folder + "/" + name, "images/" + name);
-                }
-            }
         });
-        advance(count);
-    }
-    if (writing.valid()) {
-        writing.get();
-    }
-    if (as_fits) {
-        write_cutout_list(folder + "/cutouts.csv", listed);
-        files_["images"].push_back("images/cutouts.csv");
-    }
 }
 
 }  // namespace
@@ -447,6 +471,8 @@ std::int64_t estimated_bytes(const Settings& settings)
     const std::int64_t spectrum = 12LL * 7958;
     return settings.galaxies * (image + spectrum + 1000);
 }
+
+void check_data(const Settings& settings) { Run(settings, {}); }
 
 bool simulate(const Settings& settings, const nlohmann::json& parameters, bool force, const Watcher& watch)
 {

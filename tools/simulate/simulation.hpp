@@ -32,6 +32,9 @@ using Watcher = std::function<void(std::int64_t done, std::int64_t total)>;
 bool simulate(const Settings& settings, const nlohmann::json& parameters, bool force,
               const Watcher& watch = {});
 
+// Reads templates, filters and noise and throws what is wrong with them.
+void check_data(const Settings& settings);
+
 // What simulate() would write, in bytes (without headers).
 std::int64_t estimated_bytes(const Settings& settings);
 
