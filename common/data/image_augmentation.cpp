@@ -11,7 +11,7 @@ namespace astroclip::data {
 
 namespace {
 
-constexpr std::array<double, 3> rgb_scale{6.0, 3.4, 2.2};  // g, r, z
+constexpr std::array<double, 3> rgb_scale{2.2, 3.4, 6.0};  // R, G, B = z, r, g
 constexpr double rgb_offset = 0.03;                        // m
 constexpr double rgb_softening = 20.0;                     // Q
 
@@ -19,6 +19,13 @@ constexpr double rgb_softening = 20.0;                     // Q
 at::Tensor per_channel(const std::array<double, 3>& values, const at::Tensor& like)
 {
     return at::tensor(at::ArrayRef<double>(values), like.options()).view({3, 1, 1});
+}
+
+// asinh for x >= 0, by functions that are vectorised where asinh is not.
+at::Tensor asinh_of_positive(const at::Tensor& x)
+{
+    const auto square = x.square();
+    return square.add(1.0).sqrt_().add_(1.0).reciprocal_().mul_(square).add_(x).log1p_();
 }
 
 }  // namespace
@@ -36,14 +43,17 @@ at::Tensor to_rgb(const at::Tensor& flux, Rgb rule)
     if (rule == Rgb::none) {
         return flux;
     }
+    const auto bands = flux.flip(-3);
     const auto scale = per_channel(rgb_scale, flux);
-    const auto scaled = flux * scale + rgb_offset;
+    auto scaled = (bands * scale).add_(rgb_offset);
     auto intensity = scaled.clamp_min(0.0).mean(-3, true);
-    const auto stretched = (rgb_softening * intensity).asinh() / std::sqrt(rgb_softening);
+    const auto stretched = asinh_of_positive(rgb_softening * intensity).div_(std::sqrt(rgb_softening));
     intensity.masked_fill_(intensity == 0, 1e-6);
-    const auto ratio = stretched / intensity;
-    const auto bands = rule == Rgb::asinh ? scaled * ratio : flux * (scale + rgb_offset * ratio);
-    return bands.clamp(0.0, 1.0).flip(-3);
+    const auto ratio = stretched.div_(intensity);
+    if (rule == Rgb::stein) {
+        return (scale + rgb_offset * ratio).mul_(bands).clamp_(0.0, 1.0);
+    }
+    return scaled.mul_(ratio).clamp_(0.0, 1.0);
 }
 
 at::Tensor centre_crop(const at::Tensor& image, std::int64_t size)

@@ -60,9 +60,9 @@ public:
         const auto key = matrix(key_, 1).view({heads, head, -1});
         const auto value = matrix(value_, 2).view({heads, head, -1});
 
-        // All samples share the query, so key and value matrices are applied to the query and to the mean
-        // token instead of to all N tokens: q·(K t + b) = (K^T q)·t + const, and the constant cancels in the
-        // softmax.
+        // All samples share the query, so key and value matrices are applied to the query and to the
+        // mean token instead of to all N tokens: q·(K t + b) = (K^T q)·t + const, and the constant
+        // cancels in the softmax.
         const auto probe = (at::bmm(q, key) / std::sqrt(double(head))).squeeze(1);    // [heads, D]
         const auto weights = softmax(at::matmul(tokens, probe.t()).transpose(1, 2));  // [B, heads, N]
         const auto mean = at::matmul(weights.to(tokens.scalar_type()), tokens);       // [B, heads, D]

@@ -60,8 +60,8 @@ SpecFormer load_specformer(const std::string& path);
 VisionTransformer load_vit(const std::string& path);
 AlignedModel load_aligned_model(const std::string& path);
 
-// Embeds images, spectra, or both, without gradients. The embeddings are raw: not normalised, float32 on the
-// CPU.
+// Embeds images, spectra, or both, without gradients. The embeddings are raw: not normalised,
+// float32 on the CPU.
 class Embedder {
 public:
     virtual ~Embedder() = default;
@@ -75,16 +75,16 @@ public:
     virtual int image_size() const = 0;  // S; 0: it does not embed images
 };
 
-// Batches of this size, cut on global row numbers and padded, give the same bits whatever the ranks and
-// threads.
+// Batches of this size, cut on global row numbers and padded, give the same bits whatever
+// the ranks and threads.
 inline constexpr std::int64_t compute_batch = 32;
 
 // Reads a model.safetensors of any of the three kinds: an aligned model gives z of its heads, a ViT its cls
 // token, a SpecFormer the mean of its tokens. Throws DataError if the file holds no known model.
 std::unique_ptr<Embedder> load_embedder(const std::string& path, at::Device device);
 
-// The same networks before any training: their shapes from the file's metadata, their parameters drawn from
-// the seed.
+// The same networks before any training: their shapes from the file's metadata, their parameters
+// drawn from the seed.
 std::unique_ptr<Embedder> untrained_embedder(const std::string& path, std::uint64_t seed, at::Device device);
 
 }  // namespace astroclip::nn

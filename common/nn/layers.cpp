@@ -21,8 +21,8 @@ double draw(const Start& start, Random& random)
         case Start::Law::normal:
             return start.scale * random.normal();
         case Start::Law::truncated_normal:
-            // Redrawing what falls outside gives the truncated distribution itself; a clamp would pile up at
-            // the cut.
+            // Redrawing what falls outside gives the truncated distribution itself; a clamp would pile
+            // up at the cut.
             for (;;) {
                 const double value = start.scale * random.normal();
                 if (std::abs(value) <= start.cut) return value;

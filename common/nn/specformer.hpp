@@ -16,9 +16,9 @@ struct SpecFormerConfig {
 };
 void bind(config::Section options, SpecFormerConfig& config);
 
-// Transformer encoder over the tokens of a spectrum, with a linear head that predicts the tokens back. It is
-// pretrained on masked tokens and then gives the keys and values of the spectrum head. Source: AstroCLIP's
-// SpecFormer.
+// Transformer encoder over the tokens of a spectrum, with a linear head that predicts the tokens
+// back. It is pretrained on masked tokens and then gives the keys and values of the spectrum
+// head. Source: AstroCLIP's SpecFormer.
 //
 //   tokens  [B, N, token_dim] float32, standardised (no unit), N <= max_tokens
 class SpecFormerImpl : public Layer {

@@ -21,8 +21,8 @@ struct ViTConfig {
 };
 void bind(config::Section options, ViTConfig& config);
 
-// For each block, attention before MLP, which rows of the batch get the branch: 2·depth entries. Empty: all
-// rows.
+// For each block, attention before MLP, which rows of the batch get the branch: 2·depth
+// entries. Empty: all rows.
 using StochasticDepth = std::vector<Subset>;
 
 // The rows of a batch that share stochastic depth: `views` views of `groups` groups of `group_images` images,
@@ -34,9 +34,9 @@ struct DepthGroups {
     std::int64_t first_group = 0;
 };
 
-// Draws the subsets for such a batch: of the n = views·group_images rows of a group, max(int(n·(1 - rate)),
-// 1) random ones get the branch, times n/kept (DINOv2). A function of (seed, purpose, step, number of the
-// group) alone.
+// Draws the subsets for such a batch: of the n = views·group_images rows of a group, a random
+// max(int(n·(1 - rate)), 1) get the branch, times n/kept (DINOv2). A function of (seed, purpose, step,
+// number of the group) alone.
 StochasticDepth draw_stochastic_depth(const ViTConfig& config, const DepthGroups& batch, std::uint64_t seed,
                                       std::string_view purpose, std::uint32_t step);
 
@@ -58,16 +58,16 @@ public:
     // With cls token and position table, after the final LayerNorm.
     ImageTokens forward_features(const at::Tensor& images, const at::Tensor& mask = {},
                                  const StochasticDepth& depth = {}) const;
-    // What the alignment head reads: patches -> blocks -> final LayerNorm, WITHOUT cls token and position
-    // table.
+    // What the alignment head reads: patches -> blocks -> final LayerNorm, WITHOUT cls
+    // token and position table.
     at::Tensor tokens_without_position(const at::Tensor& images) const;  // -> [B, N, width]
     at::Tensor forward(const at::Tensor& images) const { return forward_features(images).cls; }
 
     // The tokens that enter block 0: cls, then patches; positions added. -> [B, 1 + N, width]
     at::Tensor input_tokens(const at::Tensor& images, const at::Tensor& mask = {}) const;
-    // The position table for a grid of rows × columns patches, cls first; resized bicubically unless it is
-    // the table's own grid (coordinates scaled by (n + 0.1)/grid, as trained). -> [1, 1 + rows·columns,
-    // width]
+    // The position table for a grid of rows × columns patches, cls first; resized bicubically
+    // unless it is the table's own grid (coordinates scaled by (n + 0.1)/grid, as trained).
+    // -> [1, 1 + rows·columns, width]
     at::Tensor position_table(std::int64_t rows, std::int64_t columns) const;
 
     const ViTConfig& config() const { return config_; }

@@ -52,13 +52,13 @@ private:
     std::map<std::string, Entry> entries_;
 };
 
-// Writes a safetensors file; the bytes depend on the arguments alone. Tensors keep their order (larger
-// element types first, so that all data is aligned). Not atomic: publish through store::publish_file. Throws
-// IoError.
+// Writes a safetensors file; the bytes depend on the arguments alone. Tensors keep their
+// order (larger element types first, so that all data is aligned). Not atomic: publish
+// through store::publish_file. Throws IoError.
 void save_weights(const std::string& path, const NamedTensors& tensors, const Metadata& metadata);
 
-// Parameters and buffers of a module under their full names, in registration order (PyTorch's state_dict
-// order).
+// Parameters and buffers of a module under their full names, in registration
+// order (PyTorch's state_dict order).
 NamedTensors published_state(const torch::nn::Module& module);
 
 // Copies the file's tensors PREFIX + name into the module's parameters and buffers. Strict: every tensor of

@@ -103,7 +103,7 @@ TEST_F(Galaxies48, RefuseStoresThatDoNotBelongTogether)
     EXPECT_THROW(Galaxies({.images = survey_.folder + "/nothing"}), MissingInput);
     auto other = survey_;
     other.folder = survey_.folder + "/other";
-    other.galaxies = 40;
+    other.galaxies = 44;
     test::write_spectra(ranks_.world, other);
     EXPECT_THROW(Galaxies({.spectra = other.spectra(), .pairs = survey_.pairs()}), DataError);
 }

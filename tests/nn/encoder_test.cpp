@@ -93,8 +93,8 @@ TEST_F(ModelFile, IsRefusedWithoutAKnownModelOrItsNumbers)
     EXPECT_THROW(load_vit(path_), DataError);
 }
 
-// bfloat16 has 8 bits of mantissa: 5 % of the largest element after a few layers is rounding, more would be a
-// fault.
+// bfloat16 has 8 bits of mantissa: 5 % of the largest element after a few layers is rounding, more
+// would be a fault.
 TEST(AlignedModel, TrainsUnderBfloat16Autocast)
 {
     AlignedModel model(vit_config_, specformer_config_, head_config_);

@@ -1,5 +1,5 @@
-// The published sizes, once: 371 million parameters with made-up values, against the numbers of the published
-// code.
+// The published sizes, once: 371 million parameters with made-up values, against the numbers
+// of the published code.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 

@@ -78,8 +78,8 @@ TEST(VisionTransformer, RefusesImagesThatAreNotWholePatches)
     EXPECT_THROW(tiny()->forward(at::zeros({1, 4, 144, 144})), DataError);
 }
 
-// A sample that every subset leaves out passes as if there were no blocks; one that every subset keeps is
-// scaled.
+// A sample that every subset leaves out passes as if there were no blocks; one that every
+// subset keeps is scaled.
 TEST(StochasticDepth, ActsOnTheChosenRowsOnly)
 {
     auto model = tiny();

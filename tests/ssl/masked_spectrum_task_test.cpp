@@ -66,11 +66,7 @@ protected:
         config_.model = {.width = 48, .layers = 2, .heads = 3, .max_tokens = 64};
         config_.schedule = {.learning_rate = 1e-3, .warmup_steps = 4, .total_steps = 20};
     }
-    ~MaskedSpectra() override
-    {
-        ranks_.world.barrier();
-        test::remove_scratch(ranks_.world, survey_.folder);
-    }
+    ~MaskedSpectra() override { test::remove_scratch(ranks_.world, survey_.folder); }
 
     std::vector<double> losses_in(const std::string& name, test::Ranks& ranks)
     {

@@ -9,9 +9,9 @@
 #include "nn/weights.hpp"
 #include "support/deterministic_fill.hpp"
 
-// Check values of whole networks: every tensor of a module gets values that are a function of its place in
-// the published state, and the outputs are compared by their first three elements, their last, and their
-// norm.
+// Check values of whole networks: every tensor of a module gets values that are a function of its
+// place in the published state, and the outputs are compared by their first three elements, their
+// last, and their norm.
 namespace astroclip::test {
 
 inline void fill_module(torch::nn::Module& module)
@@ -60,8 +60,8 @@ inline at::Tensor check_images()
     return (0.5 + 0.5 * at::sin(0.05 * h + 0.09 * w * (1 + b) + 0.8 * c + 1.3 * b)).to(at::kFloat);
 }
 
-// 2e-4 of the value, the tolerance that goes with these numbers; 2e-5 absolute, since they are printed to
-// five digits.
+// 2e-4 of the value, the tolerance that goes with these numbers; 2e-5 absolute, since they are
+// printed to five digits.
 inline void expect_near(const at::Tensor& ours, const std::vector<double>& first, double last, double l2 = 0)
 {
     const auto flat = ours.detach().reshape({-1}).to(at::kDouble);

@@ -174,6 +174,7 @@ inline std::string scratch_folder(const comm::World& world, const std::string& n
 
 inline void remove_scratch(const comm::World& world, const std::string& folder)
 {
+    world.barrier();  // nobody looks into it any more
     world.on_root([&] { std::filesystem::remove_all(folder); });
 }
 

@@ -40,8 +40,8 @@ private:
     nlohmann::json description_;
 };
 
-// How close a tensor must come: |a - b| <= limit·max|b| (per_tensor), limit·|b| (elementwise) or limit
-// (absolute).
+// How close a tensor must come: |a - b| <= limit·max|b| (per_tensor), limit·|b|
+// (elementwise) or limit (absolute).
 struct Tolerance {
     enum class Rule { per_tensor, elementwise, absolute };
     Rule rule = Rule::per_tensor;
@@ -76,8 +76,8 @@ private:
     int failures_ = 0;
 };
 
-// What a file is about. `run` compares all that our modules cover; kinds whose modules are not written have
-// none.
+// What a file is about. `run` compares all that our modules cover; kinds whose modules are
+// not written have none.
 struct Kind {
     const char* name;
     bool (*recognises)(const Case&);
@@ -104,9 +104,5 @@ void run_image_rgb(const Case& reference, Report& report, const comm::World& wor
 void run_scheduler(const Case& reference, Report& report, const comm::World& world);
 void run_dino_schedules(const Case& reference, Report& report, const comm::World& world);
 void run_downstream(const Case& reference, Report& report, const comm::World& world);
-
-// Gives every tensor of a module the values of the formula that the reference files describe
-// (constants.weights).
-void fill_by_formula(torch::nn::Module& module, std::uint64_t salt, double gain);
 
 }  // namespace astroclip::parity
