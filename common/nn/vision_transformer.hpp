@@ -49,8 +49,7 @@ struct ImageTokens {
 // registers), with its parameter names.
 //
 //   images  [B, 3, H, W] float32, RGB in [0, 1]; H and W multiples of patch_size, N = H·W/patch_size²
-//   mask    [B, N] bool, true: the patch is replaced by the mask token (its position stays); undefined: no
-//   mask
+//   mask    [B, N] bool, true: the mask token stands for the patch (its position stays); undefined: none
 class VisionTransformerImpl : public Layer {
 public:
     explicit VisionTransformerImpl(const ViTConfig& config);

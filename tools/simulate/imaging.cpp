@@ -218,7 +218,8 @@ std::vector<Neighbour> neighbours_of(const Galaxy& galaxy, int size, std::uint64
                     random.uniform(0, std::numbers::pi)};
         if (i < galaxies) {
             const double r = std::max(16.5, 23.5 + std::log10(1 - random.uniform()) / 0.38);
-            n.flux = flux_from_colours(r, 0.75 + 0.4 * random.normal(), 0.5 + 0.3 * random.normal());
+            const double g_r = 0.8 + 0.4 * random.normal();
+            n.flux = flux_from_colours(r, g_r, 0.1 + 0.5 * g_r + 0.12 * random.normal());
             n.profile.radius_arcsec = 0.4 * std::exp(0.35 * random.normal()) * std::pow(10, 0.1 * (22.5 - r));
             n.profile.axis_ratio = random.uniform(0.3, 1);
             n.profile.sersic = random.uniform() < 0.25 ? 4 : 1;

@@ -53,15 +53,17 @@ std::vector<MixturePart> fit(double n)
             x[j] *= target[j] / product;
         }
     }
-    double sum = 0;
-    for (const double weight : x) {
-        sum += weight;
-    }
+    const double largest = *std::max_element(x.begin(), x.end());
     std::vector<MixturePart> mixture;
+    double sum = 0;
     for (std::size_t j = 0; j < gaussians; ++j) {
-        if (x[j] > 1e-4 * sum) {
-            mixture.push_back({x[j] / sum, sigma[j]});
+        if (x[j] > 1e-4 * largest) {
+            mixture.push_back({x[j], sigma[j]});
+            sum += x[j];
         }
+    }
+    for (auto& part : mixture) {
+        part.weight /= sum;
     }
     return mixture;
 }

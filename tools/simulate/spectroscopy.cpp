@@ -31,7 +31,7 @@ double median(std::vector<double> values)
 // The sky's ivar of one exposure: between two real ones, scaled.
 std::vector<double> sky_ivar(const SkyNoise& noise, std::size_t arm, double mix, double scale)
 {
-    const auto& rows = noise.ivar[arm];
+    const auto& rows = noise.log_ivar[arm];
     const double place = mix * static_cast<double>(rows.size() - 1);
     const auto first = std::min(static_cast<std::size_t>(place), rows.size() - 1);
     const auto second = std::min(first + 1, rows.size() - 1);
@@ -39,7 +39,7 @@ std::vector<double> sky_ivar(const SkyNoise& noise, std::size_t arm, double mix,
     std::vector<double> ivar(arms[arm].bins);
     for (std::size_t i = 0; i < ivar.size(); ++i) {
         const double a = rows[first][i], b = rows[second][i];
-        ivar[i] = a > 0 && b > 0 ? scale * std::pow(a, 1 - part) * std::pow(b, part) : 0;
+        ivar[i] = std::isfinite(a) && std::isfinite(b) ? scale * std::exp((1 - part) * a + part * b) : 0;
     }
     return ivar;
 }
@@ -119,14 +119,14 @@ SkyNoise SkyNoise::read(const std::string& path)
                                               pixels.size(), bins));
         }
         for (auto row = pixels.begin(); row != pixels.end(); row += static_cast<long>(bins)) {
-            noise.ivar[a].emplace_back(row, row + static_cast<long>(bins));
+            noise.log_ivar[a].emplace_back(row, row + static_cast<long>(bins));
         }
     }
-    for (std::size_t row = 0; row < noise.ivar[1].size(); ++row) {
-        const double scale = median(noise.ivar[1][row]);
-        for (auto& arm : noise.ivar) {
+    for (std::size_t row = 0; row < noise.log_ivar[1].size(); ++row) {
+        const double scale = median(noise.log_ivar[1][row]);
+        for (auto& arm : noise.log_ivar) {
             for (auto& value : arm.at(row)) {
-                value /= scale;
+                value = std::log(value / scale);
             }
         }
     }

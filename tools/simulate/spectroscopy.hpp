@@ -22,7 +22,8 @@ std::vector<double> wavelength_of(const Arm& arm);
 
 // Inverse variance of real exposures, one row each (desi-noise.fits).
 struct SkyNoise {
-    std::array<std::vector<std::vector<double>>, 3> ivar;  // [arm][row][bin], scaled to a median of 1 in R
+    // [arm][row][bin]: logarithm of the ivar, scaled to a median of 1 in R; -inf where there were no data.
+    std::array<std::vector<std::vector<double>>, 3> log_ivar;
     static SkyNoise read(const std::string& path);
 };
 
