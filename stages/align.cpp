@@ -46,11 +46,13 @@ void align(const Options& o, Context& context)
     auto inputs = nlohmann::json::object();
     const auto image = open_model(context, "image-encoder", o.image_encoder, inputs);
     const auto spectrum = open_model(context, "spectrum-encoder", o.spectrum_encoder, inputs);
+    auto task = o.task;
+    task.tokens = data::spectrum_tokens_config(spectrum->metadata(), "");
     const auto compute = start_compute(context);
     train_and_publish(
         context, compute, o.output, *galaxies, o.trainer,
         [&] {
-            return std::make_unique<ssl::ClipTask>(o.task, first_model(*image, *spectrum, o.task.head, context.run.seed),
+            return std::make_unique<ssl::ClipTask>(task, first_model(*image, *spectrum, task.head, context.run.seed),
                                                    nn::vit_config(*image), nn::specformer_config(*spectrum), *galaxies,
                                                    *compute.ranks, context.run.seed);
         },

@@ -30,8 +30,6 @@ struct Options {
     bool trust = false;
     std::int64_t part_rows = 0;
     double max_reject_fraction = 0.01;
-    data::CentreViewConfig view;
-    data::SpectrumTokensConfig tokens;
 };
 
 void bind(config::Section options, Options& o)
@@ -46,12 +44,7 @@ void bind(config::Section options, Options& o)
         .option("trust", o.trust, "believe the hashes of the inputs without computing them", runtime_only())
         .option("part-rows", o.part_rows, "galaxies in a part, 0: about 4 GiB", config::at_least(0))
         .option("max-reject-fraction", o.max_reject_fraction,
-                "share of damaged galaxies above which the stage fails", config::between(0, 1))
-        .option("rgb", o.view.rgb, "how fluxes become colours, as in training",
-                config::one_of({"asinh", "stein", "none"}))
-        .option("image-norm", o.view.image_norm, "normalisation after rgb, as in training",
-                config::one_of({"none", "imagenet"}));
-    bind(options, o.tokens);
+                "share of damaged galaxies above which the stage fails", config::between(0, 1));
 }
 
 const stage::Description description{
@@ -84,6 +77,9 @@ struct Inputs {
     data::Galaxies galaxies;
     std::optional<store::Reader> images, spectra;
     std::unique_ptr<nn::Embedder> model;
+    // How the model was trained to see images and spectra: from its metadata.
+    data::CentreViewConfig view;
+    data::SpectrumTokensConfig tokens;
 
     Inputs(const Options& o, at::Device device)
         : weights(checked_weights(o.model, o.trust)),
@@ -93,6 +89,10 @@ struct Inputs {
         if (!o.images.empty()) images.emplace(o.images, "images", true);
         if (!o.spectra.empty()) spectra.emplace(o.spectra, "spectra", true);
         model = nn::load_embedder(weights, device);
+        const auto metadata = nn::WeightsFile(weights).metadata();
+        const bool aligned = metadata.at("model") == "astroclip";
+        view = data::centre_view_config(metadata, aligned ? "image." : "", {.crop = model->image_size()});
+        tokens = data::spectrum_tokens_config(metadata, aligned ? "spectrum." : "");
         if (galaxies.has_images() && model->image_size() > 0) {
             require_bands();
         }
@@ -110,12 +110,12 @@ private:
     void require_bands() const
     {
         const auto shape = galaxies.image_shape();
-        if (shape[0] != 3 || shape[1] < model->image_size() || shape[2] < model->image_size()) {
+        if (shape[0] != 3 || shape[1] < view.crop || shape[2] < view.crop) {
             throw DataError(
                 images->path(),
                 fmt::format(
                     "holds cutouts of {} bands and {}x{} pixels; the model takes 3 bands and {}x{} or more",
-                    shape[0], shape[1], shape[2], model->image_size(), model->image_size()));
+                    shape[0], shape[1], shape[2], view.crop, view.crop));
         }
     }
 };
@@ -132,9 +132,9 @@ store::Schema schema_of(const Inputs& inputs, const Options& o)
         for (const auto* key : {"bands", "pixel_scale", "pixel_scale_unit"}) {
             if (of.contains(key)) facts[key] = of.at(key);
         }
-        facts["rgb"] = o.view.rgb;
-        facts["image_norm"] = o.view.image_norm;
-        facts["crop"] = inputs.model->image_size();
+        facts["rgb"] = inputs.view.rgb;
+        facts["image_norm"] = inputs.view.image_norm;
+        facts["crop"] = inputs.view.crop;
     }
     return schema;
 }
@@ -169,23 +169,21 @@ Vectors unit_vectors(const at::Tensor& embedding, const std::vector<std::uint8_t
     return vectors;
 }
 
-Vectors embed_images(const Inputs& inputs, const Options& o, const data::Batch& batch)
+Vectors embed_images(const Inputs& inputs, const data::Batch& batch)
 {
     if (!inputs.embeds_images()) {
         return unit_vectors({}, std::vector<std::uint8_t>(batch.object_ids.size(), 0), inputs.width());
     }
-    auto view = o.view;
-    view.crop = inputs.model->image_size();
-    const auto whole = data::padded(data::centre_view(batch.images, view), nn::compute_batch);
+    const auto whole = data::padded(data::centre_view(batch.images, inputs.view), nn::compute_batch);
     return unit_vectors(inputs.model->embed_images(whole), batch.has_image, inputs.width());
 }
 
-Vectors embed_spectra(const Inputs& inputs, const Options& o, const data::Batch& batch)
+Vectors embed_spectra(const Inputs& inputs, const data::Batch& batch)
 {
     if (!inputs.embeds_spectra()) {
         return unit_vectors({}, std::vector<std::uint8_t>(batch.object_ids.size(), 0), inputs.width());
     }
-    const auto whole = data::padded(data::spectrum_tokens(batch.spectra, o.tokens), nn::compute_batch);
+    const auto whole = data::padded(data::spectrum_tokens(batch.spectra, inputs.tokens), nn::compute_batch);
     return unit_vectors(inputs.model->embed_spectra(whole), batch.has_spectrum, inputs.width());
 }
 
@@ -238,8 +236,8 @@ void append_rows(const Inputs& inputs, const Options& o, data::Range range, stor
                  std::vector<store::Reject>& rejects)
 {
     const auto batch = inputs.galaxies.read(range);
-    const auto images = embed_images(inputs, o, batch);
-    const auto spectra = embed_spectra(inputs, o, batch);
+    const auto images = embed_images(inputs, batch);
+    const auto spectra = embed_spectra(inputs, batch);
     const Scalars of(inputs, range);
     const auto ra = of.either("ra", nan), dec = of.either("dec", nan), z = of.either("redshift", nan);
     const auto release = of.either("release", -1), brickid = of.either("brickid", -1),

@@ -286,6 +286,7 @@ Measured measure(const Inputs& inputs, const Options& o, stage::Context& context
     data::CentreViewConfig view;
     view.rgb = recipe.value("rgb", view.rgb);
     view.image_norm = recipe.value("image_norm", view.image_norm);
+    view.crop = recipe.value("crop", view.crop);
 
     const auto side = std::min<std::int64_t>({o.pixel_crop, inputs.galaxies.image_shape()[1],
                                               inputs.galaxies.image_shape()[2]}) /
@@ -306,7 +307,6 @@ Measured measure(const Inputs& inputs, const Options& o, stage::Context& context
         mags.push_back(catalogue::magnitudes(
             catalogue::synthetic_flux(galaxies.spectra, ivar, inputs.spectra.axis("wavelength"))));
         if (inputs.untrained) {
-            view.crop = inputs.untrained->image_size();
             const auto whole = data::padded(data::centre_view(galaxies.images, view), nn::compute_batch);
             untrained.push_back(
                 inputs.untrained->embed_images(whole).narrow(0, 0, static_cast<std::int64_t>(count)));

@@ -223,6 +223,8 @@ Batch Galaxies::read(std::span<const std::int64_t> numbers) const
         image_rows.push_back(galaxy.image_row);
         spectrum_rows.push_back(galaxy.spectrum_row);
     }
+    batch.has_image.assign(numbers.size(), 0);
+    batch.has_spectrum.assign(numbers.size(), 0);
     const std::lock_guard lock(state_->reading);
     if (state_->images) {
         batch.images = read_flux(*state_->images, image_rows, batch.has_image);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <vector>
 
 #include "core/error.hpp"
@@ -193,6 +194,28 @@ at::Tensor centre_view(const at::Tensor& flux, const CentreViewConfig& config)
         throw ConfigError(fmt::format("image-norm = {}: none or imagenet expected", config.image_norm));
     }
     return cropped.contiguous();
+}
+
+std::map<std::string, std::string> describe(const CentreViewConfig& config)
+{
+    return {{"crop", std::to_string(config.crop)}, {"rgb", config.rgb}, {"image_norm", config.image_norm}};
+}
+
+CentreViewConfig centre_view_config(const std::map<std::string, std::string>& metadata, const std::string& prefix,
+                                    CentreViewConfig absent)
+{
+    const auto text = [&](const char* key, const std::string& otherwise) {
+        const auto found = metadata.find(prefix + key);
+        return found == metadata.end() ? otherwise : found->second;
+    };
+    CentreViewConfig config;
+    config.rgb = text("rgb", absent.rgb);
+    config.image_norm = text("image_norm", absent.image_norm);
+    const auto crop = text("crop", std::to_string(absent.crop));
+    if (std::from_chars(crop.data(), crop.data() + crop.size(), config.crop).ptr != crop.data() + crop.size()) {
+        throw DataError("model", fmt::format("metadata '{}crop' = '{}' is not a number of pixels", prefix, crop));
+    }
+    return config;
 }
 
 }  // namespace astroclip::data

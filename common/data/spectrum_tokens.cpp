@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <charconv>
+
 #include "core/error.hpp"
 
 namespace astroclip::data {
@@ -54,6 +56,36 @@ at::Tensor spectrum_tokens(const at::Tensor& flux, const SpectrumTokensConfig& c
     statistics.select(1, 0).copy_((mean.squeeze(1) - 2) / 2);
     statistics.select(1, 1).copy_((std.squeeze(1) - 2) / 8);
     return out;
+}
+
+std::map<std::string, std::string> describe(const SpectrumTokensConfig& config)
+{
+    return {{"slice_section_length", std::to_string(config.section_length)},
+            {"slice_overlap", std::to_string(config.overlap)},
+            {"std_ddof", std::to_string(config.std_ddof)},
+            {"std_min", fmt::format("{}", config.std_min)}};
+}
+
+SpectrumTokensConfig spectrum_tokens_config(const std::map<std::string, std::string>& metadata, const std::string& prefix)
+{
+    const auto number = [&](const std::string& key, double absent) {
+        const auto found = metadata.find(prefix + key);
+        if (found == metadata.end()) {
+            return absent;
+        }
+        double value = 0;
+        const auto* end = found->second.data() + found->second.size();
+        if (std::from_chars(found->second.data(), end, value).ptr != end) {
+            throw DataError("model", fmt::format("metadata '{}' = '{}' is not a number", found->first, found->second));
+        }
+        return value;
+    };
+    SpectrumTokensConfig config;
+    config.section_length = static_cast<int>(number("slice_section_length", config.section_length));
+    config.overlap = static_cast<int>(number("slice_overlap", config.overlap));
+    config.std_ddof = static_cast<int>(number("std_ddof", config.std_ddof));
+    config.std_min = number("std_min", config.std_min);
+    return config;
 }
 
 }  // namespace astroclip::data

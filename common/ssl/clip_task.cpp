@@ -44,7 +44,6 @@ void bind(config::Section options, ClipTaskConfig& config)
     bind(options, config.head);
     bind(options, config.loss);
     bind(options, config.view);
-    bind(options, config.tokens);
     bind(options, config.schedule);
 }
 
@@ -202,11 +201,12 @@ std::map<std::string, at::Tensor> ClipTask::model() const
 std::map<std::string, std::string> ClipTask::model_metadata() const
 {
     auto metadata = nn::describe(image_, spectrum_, config_.head);
-    metadata["view.rgb"] = config_.view.rgb;
-    metadata["view.crop"] = std::to_string(config_.view.crop);
-    metadata["view.image_norm"] = config_.view.image_norm;
-    metadata["tokens.std_ddof"] = std::to_string(config_.tokens.std_ddof);
-    metadata["tokens.std_min"] = fmt::format("{}", config_.tokens.std_min);
+    for (const auto& [key, value] : data::describe(config_.view)) {
+        metadata["image." + key] = value;
+    }
+    for (const auto& [key, value] : data::describe(config_.tokens)) {
+        metadata["spectrum." + key] = value;
+    }
     metadata["logit_scale"] = fmt::format("{}", std::exp(log_scale_.item<double>()));
     return metadata;
 }

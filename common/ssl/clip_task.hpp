@@ -20,7 +20,7 @@ struct ClipTaskConfig {
     nn::HeadConfig head;
     InfoNceConfig loss;
     data::CentreViewConfig view;
-    data::SpectrumTokensConfig tokens;
+    data::SpectrumTokensConfig tokens;  // not an option: as the spectrum encoder was trained
     train::WarmupCosine schedule;
 };
 void bind(config::Section options, ClipTaskConfig& config);

@@ -166,9 +166,7 @@ std::map<std::string, at::Tensor> DinoTask::model() const
 std::map<std::string, std::string> DinoTask::model_metadata() const
 {
     auto metadata = nn::describe(config_.backbone);
-    metadata["view.rgb"] = config_.views.rgb;
-    metadata["view.crop"] = std::to_string(config_.views.global_size);
-    metadata["view.image_norm"] = "none";
+    metadata.merge(data::describe(data::CentreViewConfig{.crop = config_.views.global_size, .rgb = config_.views.rgb}));
     return metadata;
 }
 

@@ -137,10 +137,7 @@ void MaskedSpectrumTask::load_state(const std::map<std::string, at::Tensor>& sta
 std::map<std::string, std::string> MaskedSpectrumTask::model_metadata() const
 {
     auto metadata = nn::describe(config_.model);
-    metadata["slice_section_length"] = std::to_string(config_.tokens.section_length);
-    metadata["slice_overlap"] = std::to_string(config_.tokens.overlap);
-    metadata["std_ddof"] = std::to_string(config_.tokens.std_ddof);
-    metadata["std_min"] = fmt::format("{}", config_.tokens.std_min);
+    metadata.merge(data::describe(config_.tokens));
     return metadata;
 }
 
