@@ -21,6 +21,9 @@ run_stage() {
     if [ -n "${SLURM_JOB_ID:-}" ]; then
         export SLURM_EXPORT_ENV=ALL SLURM_PMIX_FENCE=tree   # reach the other nodes; srun's start-up is safe with tree
         [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+    else
+        # Ranks may outnumber the cores here: one that waits must not starve the one that it waits for.
+        export OMPI_MCA_mpi_yield_when_idle=${OMPI_MCA_mpi_yield_when_idle:-1}
     fi
     if [ "$(id -u)" = 0 ]; then
         export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1

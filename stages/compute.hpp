@@ -7,7 +7,8 @@
 
 namespace astroclip::stage {
 
-// What a stage that computes with tensors needs: this rank's device, its threads set, and the ranks' communicator.
+// What a stage that computes with tensors needs: this rank's device, its threads set, and the ranks'
+// communicator.
 struct Compute {
     at::Device device;
     std::unique_ptr<comm::Communicator> ranks;

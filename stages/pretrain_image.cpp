@@ -17,7 +17,8 @@ struct Options {
 void bind(config::Section options, Options& o)
 {
     options.option("images", o.images, "store of cutouts", config::runtime_only())
-        .option("pairs", o.pairs, "store of pairs, for the split of the survey (optional)", config::runtime_only())
+        .option("pairs", o.pairs, "store of pairs, for the split of the survey (optional)",
+                config::runtime_only())
         .option("output", o.output, "folder of the encoder to publish", config::runtime_only())
         .option("method", o.method, "how it is trained", config::one_of({"dino"}));
     ssl::bind(options, o.task);
@@ -39,13 +40,14 @@ void pretrain_image(const Options& o, Context& context)
 int main(int argc, char** argv)
 {
     using namespace astroclip::stage;
-    return run<Options>(
-        argc, argv,
-        {.name = "pretrain-image",
-         .purpose = "train an image encoder without labels",
-         .examples = "  mpirun -n 2 astroclip-pretrain-image --config run.cfg --images run/images --output run/image-encoder\n"
-                     "  astroclip-pretrain-image --images run/images --output vit --width 192 --depth 6 --heads 3 --steps 500 "
-                     "--batch-size 32 --group-size 32",
-         .seeded = true},
-        bind, pretrain_image);
+    return run<Options>(argc, argv,
+                        {.name = "pretrain-image",
+                         .purpose = "train an image encoder without labels",
+                         .examples = "  mpirun -n 2 astroclip-pretrain-image --config run.cfg --images "
+                                     "run/images --output run/image-encoder\n"
+                                     "  astroclip-pretrain-image --images run/images --output vit --width "
+                                     "192 --depth 6 --heads 3 --steps 500 "
+                                     "--batch-size 32 --group-size 32",
+                         .seeded = true},
+                        bind, pretrain_image);
 }

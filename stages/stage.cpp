@@ -27,8 +27,8 @@ struct UpToDate {};
 
 log::Level level_named(const std::string& name)
 {
-    return name == "debug"  ? log::Level::debug
-           : name == "warn" ? log::Level::warn
+    return name == "debug"   ? log::Level::debug
+           : name == "warn"  ? log::Level::warn
            : name == "error" ? log::Level::error
                              : log::Level::info;
 }
@@ -46,17 +46,55 @@ std::string version_text(const Description& description)
 {
     unsigned major = 0, minor = 0, release = 0;
     H5get_libversion(&major, &minor, &release);
-    return fmt::format("astroclip-{} {} ({})\nHDF5 {}.{}.{}, {}\n{}", description.name, version(), revision(), major,
-                       minor, release, mpi_version(), ASTROCLIP_LIBRARIES);
+    return fmt::format("astroclip-{} {} ({})\nHDF5 {}.{}.{}, {}\n{}", description.name, version(), revision(),
+                       major, minor, release, mpi_version(), ASTROCLIP_LIBRARIES);
 }
 
-// Written aside and renamed, so that a reader never sees half of it. Not synced: it tells of the run, it is no result.
-void write_atomically(const std::string& path, const std::string& text)
+// What is known of a run before its options are.
+nlohmann::json status_of(const Description& description, const comm::World& world, const std::string& state,
+                         int exit_code, const std::string& message)
 {
+    return {{"stage", description.name},
+            {"state", state},
+            {"message", message},
+            {"exit_code", exit_code < 0 ? nlohmann::json() : nlohmann::json(exit_code)},
+            {"ranks", world.size()},
+            {"rank", world.rank()},
+            {"host", host_name()},
+            {"job", job_id()},
+            {"pid", getpid()},
+            {"utc", utc_now()}};
+}
+
+// Written aside and renamed, so that a reader never sees half of it. Not synced: it tells of the run, it is
+// no result.
+void write_status_file(const std::string& path, const nlohmann::json& status)
+{
+    if (path.empty()) {
+        return;
+    }
     const auto temporary = path + "." + std::to_string(getpid());
-    std::ofstream(temporary) << text << '\n';
+    std::ofstream(temporary) << status.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
     std::error_code ignored;
     std::filesystem::rename(temporary, path, ignored);
+}
+
+// The file of --status, also where the command line has an error and the parse gives none; "" in a dry run.
+std::string status_file_in(int argc, char** argv)
+{
+    const std::vector<std::string> words(argv + 1, argv + std::max(argc, 1));
+    std::string file;
+    for (std::size_t i = 0; i < words.size(); ++i) {
+        if (words[i] == "--dry-run" || words[i] == "-n") {
+            return "";
+        }
+        if (words[i] == "--status" && i + 1 < words.size()) {
+            file = words[i + 1];
+        } else if (words[i].starts_with("--status=")) {
+            file = words[i].substr(std::string("--status=").size());
+        }
+    }
+    return file;
 }
 
 }  // namespace
@@ -78,31 +116,19 @@ Context::Context(const comm::World& world_, const config::Options& options, cons
 
 void Context::write_status(const std::string& state, int exit_code, const std::string& message)
 {
+    if (dry_run()) {
+        return;
+    }
+    auto status = status_of(description_, world, state, exit_code, message);
     const auto& p = progress.last();
-    nlohmann::json status = {
-        {"stage", description_.name},
-        {"state", state},
-        {"message", message},
-        {"progress",
-         {{"what", p.what}, {"done", p.done}, {"total", p.total}, {"unit", p.unit}, {"rate", p.rate}, {"left_s", p.left_s}}},
-        {"ranks", world.size()},
-        {"rank", world.rank()},
-        {"host", host_name()},
-        {"job", job_id()},
-        {"pid", getpid()},
-        {"started_utc", started_utc_},
-        {"utc", utc_now()}};
-    status["exit_code"] = exit_code < 0 ? nlohmann::json() : nlohmann::json(exit_code);
+    status["progress"] = {{"what", p.what}, {"done", p.done}, {"total", p.total},
+                          {"unit", p.unit}, {"rate", p.rate}, {"left_s", p.left_s}};
+    status["started_utc"] = started_utc_;
     if (output_) {
         status["output"] = output_->path();
+        write_status_file(output_->path() + "/status.json", status);
     }
-    const auto text = status.dump(1, ' ', false, nlohmann::json::error_handler_t::replace);
-    if (!invocation_.status_file.empty()) {
-        write_atomically(invocation_.status_file, text);
-    }
-    if (output_) {
-        write_atomically(output_->path() + "/status.json", text);
-    }
+    write_status_file(invocation_.status_file, status);
 }
 
 store::Output& Context::open_output(const std::string& path, const nlohmann::json& inputs)
@@ -112,9 +138,9 @@ store::Output& Context::open_output(const std::string& path, const nlohmann::jso
             throw ConfigError("'output' is not set: the folder to publish");
         }
     });
-    output_ = std::make_unique<store::Output>(world, path,
-                                              store::Request{description_.name, configuration_, digest_, inputs},
-                                              invocation_.force, invocation_.break_lock);
+    output_ = std::make_unique<store::Output>(
+        world, path, store::Request{description_.name, configuration_, digest_, inputs}, invocation_.force,
+        invocation_.break_lock);
     if (output_->up_to_date()) {
         throw UpToDate{};
     }
@@ -154,6 +180,8 @@ void Context::stop_if_requested(const std::string& what) const
 struct Frame {
     const Description& description;
     comm::World& world;
+    const config::Options& options;
+    std::string status_file;
     comm::Watchdog* watchdog = nullptr;
     Context* context = nullptr;
 
@@ -172,11 +200,17 @@ struct Frame {
     void report(const Error& error)
     {
         const auto* word = error.exit_code == 75 ? "stopped" : "failed";
-        const auto text = fmt::format("astroclip-{} {} (exit code {}): {}", description.name, word, error.exit_code,
-                                      error.what());
+        std::string message = error.what();
+        if (const auto origin = options.origin_of_path(message); !origin.empty()) {
+            message += "; the path is from option " + origin;
+        }
+        const auto text = fmt::format("astroclip-{} {} (exit code {}): {}", description.name, word,
+                                      error.exit_code, message);
         error.exit_code == 75 ? log::warn("{}", text) : log::error("{}", text);
         if (context) {
-            context->write_status(word, error.exit_code, error.what());
+            context->write_status(word, error.exit_code, message);
+        } else {
+            write_status_file(status_file, status_of(description, world, word, error.exit_code, message));
         }
     }
 
@@ -236,7 +270,8 @@ struct Frame {
         } catch (const Error& error) {
             return fail_alone(error);
         } catch (const std::bad_alloc&) {
-            return fail_alone(InternalError("out of memory; lower batch-size or part-rows, or use more nodes"));
+            return fail_alone(
+                InternalError("out of memory; lower batch-size or part-rows, or use more nodes"));
         } catch (const std::exception& error) {
             return fail_alone(InternalError(error.what()));
         }
@@ -248,7 +283,8 @@ namespace {
 void check_threads(int provided)
 {
     if (provided < MPI_THREAD_MULTIPLE) {
-        throw InternalError("MPI gives no MPI_THREAD_MULTIPLE, which gradient communication beside the backward pass needs");
+        throw InternalError(
+            "MPI gives no MPI_THREAD_MULTIPLE, which gradient communication beside the backward pass needs");
     }
 }
 
@@ -266,7 +302,8 @@ int run_parsed(Frame& frame, const Description& description, config::Options& op
     }
     Context context(world, options, description);
     frame.context = &context;
-    comm::Watchdog watchdog(world, run.hang_timeout_s, [&](const std::string& text) { frame.report(PeerLost(text)); });
+    comm::Watchdog watchdog(world, run.hang_timeout_s,
+                            [&](const std::string& text) { frame.report(PeerLost(text)); });
     frame.watchdog = &watchdog;
     const auto code = frame.run([&] { body(context); });
     frame.context = nullptr;
@@ -279,7 +316,8 @@ int run_parsed(Frame& frame, const Description& description, config::Options& op
 int run_frame(int argc, char** argv, const Description& description, config::Options& options,
               const std::function<void(Context&)>& body)
 {
-    // Matrix products must not depend on batch or threads (reliability.md §9a); MKL reads this at its first call.
+    // Matrix products must not depend on batch or threads (reliability.md §9a); MKL reads this at its first
+    // call.
     setenv("MKL_CBWR", "AUTO,STRICT", 0);
     umask(027);
     hdf5::silence();
@@ -291,15 +329,15 @@ int run_frame(int argc, char** argv, const Description& description, config::Opt
         comm::World world(MPI_COMM_WORLD);
         set_fault_rank(world.rank());
         log::configure(log::Level::info, false, world.rank());
-        Frame frame{description, world};
+        Frame frame{description, world, options, status_file_in(argc, argv)};
         code = frame.run([&] {
             check_threads(provided);
             world.together([&] { options.parse(argc, argv); });
         });
         if (code == 0 && options.invocation().help) {
             if (world.is_root()) {
-                std::cout << fmt::format("astroclip-{}: {}\n\n{}\nExamples\n{}\n", description.name, description.purpose,
-                                         options.help(), description.examples);
+                std::cout << fmt::format("astroclip-{}: {}\n\n{}\nExamples\n{}\n", description.name,
+                                         description.purpose, options.help(), description.examples);
             }
         } else if (code == 0 && options.invocation().version) {
             if (world.is_root()) {

@@ -10,7 +10,8 @@
 #include "core/progress.hpp"
 #include "store/publication.hpp"
 
-// The frame of every stage: MPI, options, signals, watchdog, status file, and errors -> one message and an exit code.
+// The frame of every stage: MPI, options, signals, watchdog, status file, and errors -> one message and an
+// exit code.
 //
 //   int main(int argc, char** argv)
 //   {
@@ -36,22 +37,26 @@ public:
 
     bool dry_run() const { return invocation_.dry_run; }
 
-    // Collective. Locks the output folder for this stage, with the configuration's digest and the content ids of the inputs
-    // ({"images": id, …}). If it is complete with the same request, the stage ends here with 0 ("up to date").
-    // From here on status.json is also written in the folder. Throws OutputConflict, IoError.
+    // Collective. Locks the output folder for this stage, with the configuration's digest and the content ids
+    // of the inputs
+    // ({"images": id, …}). If it is complete with the same request, the stage ends here with 0 ("up to
+    // date"). From here on status.json is also written in the folder. Throws OutputConflict, IoError.
     store::Output& open_output(const std::string& path, const nlohmann::json& inputs);
 
-    // Rank 0 appends one JSON object to metrics.jsonl in the output folder, with the time; other ranks do nothing.
+    // Rank 0 appends one JSON object to metrics.jsonl in the output folder, with the time; other ranks do
+    // nothing.
     void metric(nlohmann::json values);
 
     // Rank 0 prints a result line on stdout.
     void print(const std::string& line) const;
 
-    // Collective; throws Stopped (75) with `what` if any rank was asked to stop. Call at boundaries where all is safe.
+    // Collective; throws Stopped (75) with `what` if any rank was asked to stop. Call at boundaries where all
+    // is safe.
     void stop_if_requested(const std::string& what) const;
 
 private:
     friend struct Frame;
+    // Of a dry run, which writes nothing, nothing is told.
     void write_status(const std::string& state, int exit_code, const std::string& message);
 
     config::Invocation invocation_;

@@ -10,7 +10,8 @@ namespace {
 
 constexpr double gib = 1024.0 * 1024.0 * 1024.0;
 
-std::unique_ptr<train::Task> build(const Context& context, const std::function<std::unique_ptr<train::Task>()>& make_task)
+std::unique_ptr<train::Task> build(const Context& context,
+                                   const std::function<std::unique_ptr<train::Task>()>& make_task)
 {
     std::unique_ptr<train::Task> task;
     context.world.together([&] { task = make_task(); });
@@ -32,14 +33,16 @@ void print_plan(const Context& context, const train::Task& task, const train::Tr
     const auto resident = static_cast<double>(held) + 12.0 * static_cast<double>(trained);
     const auto checkpoint = static_cast<double>(held) + 8.0 * static_cast<double>(trained);
     context.print(fmt::format(
-        "galaxies {} ({} for training), global batch {}, {} steps an epoch, {} steps = {:.1f} epochs on {} ranks\n"
-        "trained parameters {}; a rank holds {:.2f} GiB of weights, gradients and moments (activations come on top) and reads "
+        "galaxies {} ({} for training), global batch {}, {} steps an epoch, {} steps = {:.1f} epochs on {} "
+        "ranks\n"
+        "trained parameters {}; a rank holds {:.2f} GiB of weights, gradients and moments (activations come "
+        "on top) and reads "
         "{:.3f} GiB a step\na checkpoint takes {:.2f} GiB on disk, {} are kept",
-        galaxies.size(), galaxies.members(false).size(), task.global_batch(), task.steps_per_epoch(), trainer.steps,
-        static_cast<double>(trainer.steps) / static_cast<double>(task.steps_per_epoch()), context.world.size(), trained,
-        resident / gib,
-        static_cast<double>(galaxies.row_bytes() * task.global_batch()) / context.world.size() / gib, checkpoint / gib,
-        trainer.keep_checkpoints));
+        galaxies.size(), galaxies.members(false).size(), task.global_batch(), task.steps_per_epoch(),
+        trainer.steps, static_cast<double>(trainer.steps) / static_cast<double>(task.steps_per_epoch()),
+        context.world.size(), trained, resident / gib,
+        static_cast<double>(galaxies.row_bytes() * task.global_batch()) / context.world.size() / gib,
+        checkpoint / gib, trainer.keep_checkpoints));
 }
 
 }  // namespace
@@ -61,8 +64,8 @@ std::unique_ptr<data::Galaxies> open_galaxies(const Context& context, const data
     return galaxies;
 }
 
-std::unique_ptr<nn::WeightsFile> open_model(const Context& context, const std::string& option, const std::string& folder,
-                                            nlohmann::json& inputs)
+std::unique_ptr<nn::WeightsFile> open_model(const Context& context, const std::string& option,
+                                            const std::string& folder, nlohmann::json& inputs)
 {
     std::unique_ptr<nn::WeightsFile> file;
     context.world.together([&] {

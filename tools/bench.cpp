@@ -26,8 +26,9 @@
 #include "train/optimizer.hpp"
 #include "train/precision.hpp"
 
-// astroclip-bench STEP: times one step of training or embedding on random input, through the code that the stages use, and
-// prints one JSON line. The steps are those that a plain PyTorch program would do, so that the two can be compared.
+// astroclip-bench STEP: times one step of training or embedding on random input, through the code that the
+// stages use, and prints one JSON line. The steps are those that a plain PyTorch program would do, so that
+// the two can be compared.
 namespace astroclip::bench {
 namespace {
 
@@ -85,7 +86,8 @@ using Step = std::function<void()>;
 
 class Bench {
 public:
-    Bench(const Options& options, comm::Communicator& ranks) : o_(options), c_(sizes(options.size)), ranks_(ranks)
+    Bench(const Options& options, comm::Communicator& ranks)
+        : o_(options), c_(sizes(options.size)), ranks_(ranks)
     {
         ids_.resize(static_cast<std::size_t>(o_.batch));
         std::iota(ids_.begin(), ids_.end(), 0);
@@ -94,13 +96,17 @@ public:
     Step step(const std::string& name)
     {
         const std::map<std::string, std::function<Step()>> steps = {
-            {"spectrum-train", [this] { return spectrum_train(); }}, {"spectrum-embed", [this] { return spectrum_embed(); }},
-            {"image-train", [this] { return image_train(); }},       {"image-embed", [this] { return image_embed(); }},
-            {"align", [this] { return align(); }},                   {"loss", [this] { return loss(); }}};
+            {"spectrum-train", [this] { return spectrum_train(); }},
+            {"spectrum-embed", [this] { return spectrum_embed(); }},
+            {"image-train", [this] { return image_train(); }},
+            {"image-embed", [this] { return image_embed(); }},
+            {"align", [this] { return align(); }},
+            {"loss", [this] { return loss(); }}};
         if (!steps.contains(name)) {
-            throw ConfigError(fmt::format("unknown step '{}': spectrum-train, spectrum-embed, image-train, image-embed, align "
-                                          "or loss",
-                                          name));
+            throw ConfigError(fmt::format(
+                "unknown step '{}': spectrum-train, spectrum-embed, image-train, image-embed, align "
+                "or loss",
+                name));
         }
         return steps.at(name)();
     }
@@ -128,7 +134,8 @@ private:
             {
                 const train::Autocast autocast(o_.dtype, at::kCPU);
                 const auto tokens = data::spectrum_tokens(flux);
-                const auto masked = data::mask_tokens(tokens, data::mask_starts(ids_, tokens.size(1), 1, epoch++), 50);
+                const auto masked =
+                    data::mask_tokens(tokens, data::mask_starts(ids_, tokens.size(1), 1, epoch++), 50);
                 const auto sums = ssl::masked_sums(model->reconstruct(masked), tokens, masked);
                 loss = ssl::masked_spectrum_loss(ranks_, sums);
             }
@@ -160,15 +167,18 @@ private:
 
     Step image_train()
     {
-        auto student = network<nn::VisionTransformer>(c_.image), teacher = network<nn::VisionTransformer>(c_.image);
-        auto head = network<nn::DinoHead>(c_.image.width, c_.dino), teacher_head = network<nn::DinoHead>(c_.image.width, c_.dino);
+        auto student = network<nn::VisionTransformer>(c_.image),
+             teacher = network<nn::VisionTransformer>(c_.image);
+        auto head = network<nn::DinoHead>(c_.image.width, c_.dino),
+             teacher_head = network<nn::DinoHead>(c_.image.width, c_.dino);
         auto parameters = parameters_of(*student, "backbone.");
         for (auto& parameter : parameters_of(*head, "dino_head.")) {
             parameters.push_back(parameter);
         }
         auto optimizer = std::make_shared<train::AdamW>(parameters, train::AdamW::Betas{});
         auto centre = std::make_shared<ssl::DinoCentre>(c_.dino.prototypes);
-        return [=, this, global = random({2 * o_.batch, 3, 144, 144}), local = random({8 * o_.batch, 3, 60, 60})]() mutable {
+        return [=, this, global = random({2 * o_.batch, 3, 144, 144}),
+                local = random({8 * o_.batch, 3, 60, 60})]() mutable {
             zero_gradients(parameters);
             at::Tensor logits, total;
             {
@@ -179,8 +189,9 @@ private:
                     logits = teacher_head->forward(teacher->forward_features(global).cls).to(at::kFloat);
                     targets = centre->targets(logits, 0.04);
                 }
-                const auto terms = ssl::dino_terms(head->forward(student->forward_features(global).cls),
-                                                   head->forward(student->forward_features(local).cls), targets);
+                const auto terms =
+                    ssl::dino_terms(head->forward(student->forward_features(global).cls),
+                                    head->forward(student->forward_features(local).cls), targets);
                 total = terms.global + terms.local;
             }
             total.backward();
@@ -220,7 +231,8 @@ private:
 
     Step loss()
     {
-        auto image = random({o_.batch, 1024}).requires_grad_(true), spectrum = random({o_.batch, 1024}).requires_grad_(true);
+        auto image = random({o_.batch, 1024}).requires_grad_(true),
+             spectrum = random({o_.batch, 1024}).requires_grad_(true);
         return [=, this]() mutable {
             image.mutable_grad() = spectrum.mutable_grad() = at::Tensor();
             ssl::info_nce(ranks_, image, spectrum).backward();
@@ -235,7 +247,7 @@ private:
 
 double resident_gib()
 {
-    struct rusage usage{};
+    struct rusage usage {};
     getrusage(RUSAGE_SELF, &usage);
     return static_cast<double>(usage.ru_maxrss) / (1024.0 * 1024.0);
 }
@@ -273,7 +285,8 @@ int run(int argc, char** argv)
 {
     config::Options options("bench");
     Options o;
-    options.positional("STEP", o.step, "spectrum-train, spectrum-embed, image-train, image-embed, align or loss");
+    options.positional("STEP", o.step,
+                       "spectrum-train, spectrum-embed, image-train, image-embed, align or loss");
     options.section()
         .option("batch", o.batch, "samples a step; of `loss`: the global batch", config::at_least(1))
         .option("steps", o.steps, "timed steps, after one to warm up", config::at_least(1))

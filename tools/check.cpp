@@ -141,9 +141,6 @@ void check_embedding(const store::Reader& reader, const std::string& modality)
 void check_identifiers(const store::Reader& reader)
 {
     auto ids = reader.column<std::int64_t>("object_id");
-    if (reader.schema().kind == "search") {
-        return;  // one row a query and neighbour
-    }
     if (const auto* twice = store::duplicate_in(ids)) {
         throw DataError(reader.path(), fmt::format("object_id {} occurs more than once", *twice));
     }

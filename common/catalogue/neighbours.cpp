@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "core/error.hpp"
+#include "core/heartbeat.hpp"
 
 namespace astroclip::catalogue {
 
@@ -55,6 +56,7 @@ void for_each_product(const CatalogueShard& shard, const at::Tensor& queries, co
         const auto count = std::min(blocks.rows - place, last_row - row);
         const auto from = row - shard.first_row;
         at::Tensor block;
+        alive("comparing with a block of the catalogue");
         for (std::int64_t query = 0; query < queries.size(0); query += blocks.queries) {
             const auto some = std::min(blocks.queries, queries.size(0) - query);
             if (!wanted(query, some, row, count)) {

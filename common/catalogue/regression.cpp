@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/error.hpp"
+#include "core/heartbeat.hpp"
 
 namespace astroclip::catalogue {
 
@@ -19,8 +20,6 @@ ColumnScale ColumnScale::of(const at::Tensor& columns)
 }
 
 at::Tensor ColumnScale::standardise(const at::Tensor& x) const { return (x.to(at::kDouble) - mean) / std; }
-
-at::Tensor ColumnScale::restore(const at::Tensor& x) const { return x * std + mean; }
 
 namespace {
 
@@ -89,6 +88,7 @@ KnnResult knn_regression(const comm::World& world, const at::Tensor& train, cons
     std::vector<at::Tensor> predicted, neighbours;
     for (auto block = blocks * world.rank() / world.size();
          block < blocks * (world.rank() + 1) / world.size(); ++block) {
+        alive("neighbours of a block of galaxies");
         const auto first = block * queries_at_once;
         const auto some = q.narrow(0, first, std::min(queries_at_once, q.size(0) - first));
         const auto [distance, rows] = k_nearest(x, square, some, k);

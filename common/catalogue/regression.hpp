@@ -15,7 +15,6 @@ struct ColumnScale {
 
     static ColumnScale of(const at::Tensor& columns);  // [n, d], any float type
     at::Tensor standardise(const at::Tensor& x) const;
-    at::Tensor restore(const at::Tensor& x) const;
 };
 
 struct KnnConfig {

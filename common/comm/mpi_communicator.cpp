@@ -53,12 +53,14 @@ void all_reduce(at::Tensor& tensor, MPI_Comm comm)
     auto* data = static_cast<char*>(tensor.mutable_data_ptr());
     for (std::int64_t at = 0; at < tensor.numel(); at += largest_count) {
         const auto count = static_cast<int>(std::min(largest_count, tensor.numel() - at));
-        check(MPI_Allreduce(MPI_IN_PLACE, data + at * tensor.element_size(), count, type, MPI_SUM, comm), "MPI_Allreduce");
+        check(MPI_Allreduce(MPI_IN_PLACE, data + at * tensor.element_size(), count, type, MPI_SUM, comm),
+              "MPI_Allreduce");
     }
 }
 
-// Open MPI makes no progress outside its calls, so a collective that shall overlap with computation needs a thread of
-// its own. It works on its own communicator, in the order of submission, which is the same on all ranks.
+// Open MPI makes no progress outside its calls, so a collective that shall overlap with computation needs a
+// thread of its own. It works on its own communicator, in the order of submission, which is the same on all
+// ranks.
 class Lane {
 public:
     explicit Lane(MPI_Comm parent) { check(MPI_Comm_dup(parent, &comm_), "MPI_Comm_dup"); }
@@ -195,7 +197,8 @@ public:
 
     std::unique_ptr<Work> all_reduce_sum_async(at::Tensor& tensor) override
     {
-        const auto ticket = lane_.submit([tensor, comm = lane_.comm()]() mutable { all_reduce(tensor, comm); });
+        const auto ticket =
+            lane_.submit([tensor, comm = lane_.comm()]() mutable { all_reduce(tensor, comm); });
         return std::make_unique<LaneWork>(lane_, ticket);
     }
 
@@ -229,8 +232,9 @@ public:
         if (own.numel() > largest_count) {
             throw InternalError("reduce_scatter of more than 2^30 values a rank");
         }
-        check(MPI_Reduce_scatter_block(tensor.const_data_ptr(), own.mutable_data_ptr(), static_cast<int>(own.numel()),
-                                       sum_type(tensor.scalar_type()), MPI_SUM, world_.handle()),
+        check(MPI_Reduce_scatter_block(tensor.const_data_ptr(), own.mutable_data_ptr(),
+                                       static_cast<int>(own.numel()), sum_type(tensor.scalar_type()), MPI_SUM,
+                                       world_.handle()),
               "MPI_Reduce_scatter_block");
         return own;
     }

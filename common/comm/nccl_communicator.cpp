@@ -11,8 +11,9 @@
 #include "comm/communicator.hpp"
 #include "core/heartbeat.hpp"
 
-// NCCL backend: one rank a GPU. Communicators are non-blocking, so every call may return ncclInProgress and is followed
-// until it is done; an error aborts the communicator (never destroys it) and is thrown as PeerLost.
+// NCCL backend: one rank a GPU. Communicators are non-blocking, so every call may return ncclInProgress and
+// is followed until it is done; an error aborts the communicator (never destroys it) and is thrown as
+// PeerLost.
 namespace astroclip::comm {
 namespace {
 
@@ -61,7 +62,10 @@ private:
 class NcclCommunicator : public Communicator {
 public:
     NcclCommunicator(const World& world, at::Device device)
-        : world_(world), device_(device), guard_(device), lane_(c10::cuda::getStreamFromPool(true, device.index()))
+        : world_(world),
+          device_(device),
+          guard_(device),
+          lane_(c10::cuda::getStreamFromPool(true, device.index()))
     {
         ncclUniqueId id{};
         world.on_root([&] { require(ncclGetUniqueId(&id), "ncclGetUniqueId"); });
@@ -70,7 +74,8 @@ public:
 
         ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
         config.blocking = 0;
-        follow(ncclCommInitRankConfig(&comm_, world.size(), id, world.rank(), &config), "ncclCommInitRankConfig");
+        follow(ncclCommInitRankConfig(&comm_, world.size(), id, world.rank(), &config),
+               "ncclCommInitRankConfig");
     }
 
     ~NcclCommunicator() override
@@ -94,8 +99,8 @@ public:
     void broadcast(at::Tensor& tensor, int root) override
     {
         require_own(tensor);
-        follow(ncclBroadcast(tensor.const_data_ptr(), tensor.mutable_data_ptr(), count(tensor), type_of(tensor.scalar_type()),
-                             root, comm_, current()),
+        follow(ncclBroadcast(tensor.const_data_ptr(), tensor.mutable_data_ptr(), count(tensor),
+                             type_of(tensor.scalar_type()), root, comm_, current()),
                "ncclBroadcast");
     }
 
@@ -120,8 +125,8 @@ public:
         auto shape = tensor.sizes().vec();
         shape.at(0) *= size();
         auto all = at::empty(shape, tensor.options());
-        follow(ncclAllGather(tensor.const_data_ptr(), all.mutable_data_ptr(), count(tensor), type_of(tensor.scalar_type()),
-                             comm_, current()),
+        follow(ncclAllGather(tensor.const_data_ptr(), all.mutable_data_ptr(), count(tensor),
+                             type_of(tensor.scalar_type()), comm_, current()),
                "ncclAllGather");
         return all;
     }
@@ -135,8 +140,8 @@ public:
         }
         shape[0] /= size();
         auto own = at::empty(shape, tensor.options());
-        follow(ncclReduceScatter(tensor.const_data_ptr(), own.mutable_data_ptr(), count(own), type_of(tensor.scalar_type()),
-                                 ncclSum, comm_, current()),
+        follow(ncclReduceScatter(tensor.const_data_ptr(), own.mutable_data_ptr(), count(own),
+                                 type_of(tensor.scalar_type()), ncclSum, comm_, current()),
                "ncclReduceScatter");
         return own;
     }
@@ -162,8 +167,8 @@ private:
     void sum_on(at::Tensor& tensor, cudaStream_t stream)
     {
         require_own(tensor);
-        follow(ncclAllReduce(tensor.const_data_ptr(), tensor.mutable_data_ptr(), count(tensor), type_of(tensor.scalar_type()),
-                             ncclSum, comm_, stream),
+        follow(ncclAllReduce(tensor.const_data_ptr(), tensor.mutable_data_ptr(), count(tensor),
+                             type_of(tensor.scalar_type()), ncclSum, comm_, stream),
                "ncclAllReduce");
     }
 

@@ -19,8 +19,8 @@ namespace {
 
 // One rank's line on the board. The monotonic clock is the same for all processes of a host.
 struct Line {
-    std::atomic<double> written_s;    // by the watchdog's thread: stops when the process is stopped
-    std::atomic<double> progress_s;   // the last heartbeat
+    std::atomic<double> written_s;   // by the watchdog's thread: stops when the process is stopped
+    std::atomic<double> progress_s;  // the last heartbeat
     std::atomic<int> rank;
     std::atomic<int> pid;
     char place[64];
@@ -59,7 +59,8 @@ struct Watchdog::State {
     // Who was where: a rank whose line is old is stopped or gone; the others wait for it.
     std::string describe() const
     {
-        std::string text = fmt::format("no progress for {:.0f} s (--hang-timeout) on {}:", timeout_s, host_name());
+        std::string text =
+            fmt::format("no progress for {:.0f} s (--hang-timeout) on {}:", timeout_s, host_name());
         for (int i = 0; i < lines; ++i) {
             const auto& line = board->lines[i];
             const auto silent = seconds() - line.written_s.load();
@@ -111,9 +112,11 @@ Watchdog::Watchdog(const World& world, double timeout_s, std::function<void(cons
           "MPI_Comm_split_type");
     check(MPI_Comm_rank(s.host, &s.own_line), "MPI_Comm_rank");
     check(MPI_Comm_size(s.host, &s.lines), "MPI_Comm_size");
-    const MPI_Aint bytes = s.own_line == 0 ? sizeof(Board) + static_cast<std::size_t>(s.lines) * sizeof(Line) : 0;
+    const MPI_Aint bytes =
+        s.own_line == 0 ? sizeof(Board) + static_cast<std::size_t>(s.lines) * sizeof(Line) : 0;
     void* own = nullptr;
-    check(MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, s.host, &own, &s.window), "MPI_Win_allocate_shared");
+    check(MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, s.host, &own, &s.window),
+          "MPI_Win_allocate_shared");
     MPI_Aint size = 0;
     int unit = 0;
     check(MPI_Win_shared_query(s.window, 0, &size, &unit, &s.board), "MPI_Win_shared_query");

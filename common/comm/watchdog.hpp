@@ -8,10 +8,10 @@
 
 namespace astroclip::comm {
 
-// MPI has no time-out: a rank that stops answering would hang the others for ever. One thread a rank looks at the
-// last heartbeat (core/heartbeat.hpp) and keeps it on a board in memory shared by the ranks of the host, so that whoever
-// gives up can say which rank was where. After `timeout_s` without progress: one report, then MPI_Abort(69), and _exit(69)
-// if that has not ended the process within 5 s.
+// MPI has no time-out: a rank that stops answering would hang the others for ever. One thread a rank looks at
+// the last heartbeat (core/heartbeat.hpp) and keeps it on a board in memory shared by the ranks of the host,
+// so that whoever gives up can say which rank was where. After `timeout_s` without progress: one report, then
+// MPI_Abort(69), and _exit(69) if that has not ended the process within 5 s.
 class Watchdog {
 public:
     // Collective. `report` is called once on a host, from the watchdog's thread, with the text for people.

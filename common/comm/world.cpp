@@ -52,7 +52,8 @@ World::World(MPI_Comm comm)
     check(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
 
     MPI_Comm host;
-    check(MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &host), "MPI_Comm_split_type");
+    check(MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &host),
+          "MPI_Comm_split_type");
     check(MPI_Comm_rank(host, &local_rank_), "MPI_Comm_rank");
     MPI_Comm_free(&host);
 }
@@ -134,8 +135,8 @@ std::vector<char> World::all_gather_bytes(const char* local, std::size_t bytes) 
     if (offsets.back() <= piece) {
         const std::vector<int> lengths(counts.begin(), counts.end());
         const std::vector<int> starts(offsets.begin(), offsets.end() - 1);
-        check(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, all.data(), lengths.data(), starts.data(), MPI_CHAR,
-                             comm_),
+        check(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, all.data(), lengths.data(), starts.data(),
+                             MPI_CHAR, comm_),
               "MPI_Allgatherv");
         return all;
     }

@@ -12,9 +12,9 @@
 
 namespace astroclip::comm {
 
-// The ranks of a job and the host values they share (counts, names, stop flags, errors). Made once in stage::run and
-// handed down by reference; tensors travel through comm::Communicator. "Collective" members must be called by all ranks,
-// in the same order. Every member throws PeerLost when MPI reports a failure.
+// The ranks of a job and the host values they share (counts, names, stop flags, errors). Made once in
+// stage::run and handed down by reference; tensors travel through comm::Communicator. "Collective" members
+// must be called by all ranks, in the same order. Every member throws PeerLost when MPI reports a failure.
 class World {
 public:
     explicit World(MPI_Comm comm);  // collective; duplicates the communicator
@@ -39,8 +39,8 @@ public:
 
     // Concatenates the ranks' vectors in rank order; lengths may differ and may be zero. Collective.
     template <typename T>
-        requires std::is_trivially_copyable_v<T>
-    std::vector<T> all_gather(std::span<const T> local) const;
+    requires std::is_trivially_copyable_v<T> std::vector<T> all_gather(std::span<const T> local)
+    const;
     template <typename T>
     std::vector<T> all_gather(const std::vector<T>& local) const
     {
@@ -48,8 +48,8 @@ public:
     }
     std::vector<std::string> all_gather(const std::string& local) const;  // one text a rank
 
-    // Collective. Runs `work` on every rank; if it throws on some, all ranks throw the error of the lowest such rank, so
-    // that a failure of one is the failure of all and is reported once.
+    // Collective. Runs `work` on every rank; if it throws on some, all ranks throw the error of the lowest
+    // such rank, so that a failure of one is the failure of all and is reported once.
     void together(const std::function<void()>& work) const;
     // Collective. Runs `work` on rank 0 alone, with the same promise; its result is known to rank 0 only.
     void on_root(const std::function<void()>& work) const;
@@ -70,8 +70,8 @@ private:
 void check(int code, const char* call);
 
 template <typename T>
-    requires std::is_trivially_copyable_v<T>
-std::vector<T> World::all_gather(std::span<const T> local) const
+requires std::is_trivially_copyable_v<T> std::vector<T> World::all_gather(std::span<const T> local)
+const
 {
     const auto bytes = all_gather_bytes(reinterpret_cast<const char*>(local.data()), local.size_bytes());
     std::vector<T> all(bytes.size() / sizeof(T));

@@ -22,7 +22,7 @@ namespace po = boost::program_options;
 namespace {
 
 // Every section that a configuration file of the pipeline may hold.
-const std::vector<std::string> known_sections = {"run",   "simulate", "ingest-images", "ingest-spectra",
+const std::vector<std::string> known_sections = {"run",   "simulate", "ingest-images",  "ingest-spectra",
                                                  "match", "embed",    "pretrain-image", "pretrain-spectrum",
                                                  "align", "search",   "evaluate"};
 
@@ -137,15 +137,16 @@ struct Registry {
     Key* find(const std::string& section, const std::string& name)
     {
         auto& keys = sections.at(section);
-        const auto found = std::find_if(keys.begin(), keys.end(), [&](const Key& k) { return k.name == name; });
+        const auto found =
+            std::find_if(keys.begin(), keys.end(), [&](const Key& k) { return k.name == name; });
         return found == keys.end() ? nullptr : &*found;
     }
 
     void set(Key& key, const std::string& value, const std::string& source, const std::string& place)
     {
         if (!key.assign(value)) {
-            throw ConfigError(fmt::format("{}: '{}' = '{}' is not allowed: expected {}", place, key.name, value,
-                                          range_text(key.kind, key.allowed)));
+            throw ConfigError(fmt::format("{}: '{}' = '{}' is not allowed: expected {}", place, key.name,
+                                          value, range_text(key.kind, key.allowed)));
         }
         key.source = source;
     }
@@ -155,7 +156,8 @@ struct Registry {
 };
 
 template <typename T>
-Section& Section::add(const std::string& key, T& value, const std::string& help, Allowed allowed, std::string kind)
+Section& Section::add(const std::string& key, T& value, const std::string& help, Allowed allowed,
+                      std::string kind)
 {
     auto& keys = registry_->sections[section_];
     if (registry_->find(section_, key)) {
@@ -193,11 +195,13 @@ Section& Section::option(const std::string& key, int& value, const std::string& 
 {
     return add(key, value, help, std::move(allowed), "an integer");
 }
-Section& Section::option(const std::string& key, std::int64_t& value, const std::string& help, Allowed allowed)
+Section& Section::option(const std::string& key, std::int64_t& value, const std::string& help,
+                         Allowed allowed)
 {
     return add(key, value, help, std::move(allowed), "an integer");
 }
-Section& Section::option(const std::string& key, std::uint64_t& value, const std::string& help, Allowed allowed)
+Section& Section::option(const std::string& key, std::uint64_t& value, const std::string& help,
+                         Allowed allowed)
 {
     return add(key, value, help, std::move(allowed), "a non-negative integer");
 }
@@ -224,13 +228,15 @@ Options::Options(const std::string& program_section) : registry_(std::make_share
         .option("threads", run.threads, "compute threads of each rank", runtime_only(between(1, 1024)))
         .option("hang-timeout", run.hang_timeout_s, "s without progress after which a rank ends the job",
                 runtime_only(at_least(1)))
-        .option("log-level", run.log_level, "least level shown", runtime_only(one_of({"debug", "info", "warn", "error"})))
+        .option("log-level", run.log_level, "least level shown",
+                runtime_only(one_of({"debug", "info", "warn", "error"})))
         .option("log-format", run.log_format, "text or json", runtime_only(one_of({"text", "json"})));
 }
 
 Section Options::section() { return Section(registry_, registry_->program_section); }
 
-void Options::positional(const std::string& name, std::vector<std::string>& values, const std::string& help, int least)
+void Options::positional(const std::string& name, std::vector<std::string>& values, const std::string& help,
+                         int least)
 {
     registry_->positional = &values;
     registry_->positional_name = name;
@@ -263,15 +269,15 @@ void Registry::read_command_line(int argc, const char* const* argv)
         using namespace po::command_line_style;
         parsed = po::command_line_parser(argc, argv)
                      .options(declared)
-                     .style(allow_short | short_allow_next | allow_dash_for_short | allow_long | long_allow_adjacent |
-                            long_allow_next)
+                     .style(allow_short | short_allow_next | allow_dash_for_short | allow_long |
+                            long_allow_adjacent | long_allow_next)
                      .run();
     } catch (const po::unknown_option& error) {
         auto name = error.get_option_name();
         name.erase(0, name.find_first_not_of('-'));
         name.erase(std::min(name.find('='), name.size()));
-        throw ConfigError(fmt::format("command line: unknown option '--{}'; the nearest known one is '--{}'", name,
-                                      nearest(name, names)));
+        throw ConfigError(fmt::format("command line: unknown option '--{}'; the nearest known one is '--{}'",
+                                      name, nearest(name, names)));
     } catch (const po::error& error) {
         throw ConfigError(fmt::format("command line: {}", error.what()));
     }
@@ -279,8 +285,9 @@ void Registry::read_command_line(int argc, const char* const* argv)
     for (const auto& option : parsed.options) {
         if (option.string_key.empty() || option.position_key >= 0) {
             if (!positional) {
-                throw ConfigError(fmt::format("command line: unexpected argument '{}' (options are --key value)",
-                                              fmt::join(option.original_tokens, " ")));
+                throw ConfigError(
+                    fmt::format("command line: unexpected argument '{}' (options are --key value)",
+                                fmt::join(option.original_tokens, " ")));
             }
             positional->insert(positional->end(), option.value.begin(), option.value.end());
             continue;
@@ -308,8 +315,8 @@ void Registry::read_command_line(int argc, const char* const* argv)
             invocation.status_file = value;
         } else {
             auto* key = find(program_section, name);
-            set(key ? *key : *find("run", name), value.empty() && option.value.empty() ? "true" : value, "command line",
-                "command line");
+            set(key ? *key : *find("run", name), value.empty() && option.value.empty() ? "true" : value,
+                "command line", "command line");
         }
     }
 }
@@ -361,13 +368,14 @@ void Registry::read_file(const std::string& path, const std::vector<std::string>
         const auto place = fmt::format("{}:{}", path, line);
         const auto dot = full.find('.');
         if (dot == std::string::npos) {
-            throw ConfigError(fmt::format("{}: key '{}' stands outside a section ([run], [{}], …)", place, full,
-                                          program_section));
+            throw ConfigError(fmt::format("{}: key '{}' stands outside a section ([run], [{}], …)", place,
+                                          full, program_section));
         }
         const auto section = full.substr(0, dot), name = full.substr(dot + 1);
         if (std::find(known_sections.begin(), known_sections.end(), section) == known_sections.end()) {
-            throw ConfigError(fmt::format("{}: unknown section [{}] (key '{}'); the nearest known one is [{}]", place,
-                                          section, name, nearest(section, known_sections)));
+            throw ConfigError(
+                fmt::format("{}: unknown section [{}] (key '{}'); the nearest known one is [{}]", place,
+                            section, name, nearest(section, known_sections)));
         }
         if (++seen[full] > 1) {
             throw ConfigError(fmt::format("{}: key '{}' is given twice in [{}]", path, name, section));
@@ -377,11 +385,11 @@ void Registry::read_file(const std::string& path, const std::vector<std::string>
         }
         auto* key = find(section, name);
         if (!key) {
-            throw ConfigError(fmt::format("{}: unknown key '{}' in [{}]; the nearest known one is '{}'", place, name,
-                                          section, nearest(name, key_names(section))));
+            throw ConfigError(fmt::format("{}: unknown key '{}' in [{}]; the nearest known one is '{}'",
+                                          place, name, section, nearest(name, key_names(section))));
         }
-        const bool overruled = std::find(from_command_line.begin(), from_command_line.end(), name) !=
-                               from_command_line.end();
+        const bool overruled =
+            std::find(from_command_line.begin(), from_command_line.end(), name) != from_command_line.end();
         if (!overruled) {
             set(*key, option.value.front(), place, place);
         }
@@ -449,6 +457,25 @@ std::string Options::print_config() const
         }
     }
     return text.str();
+}
+
+std::string Options::origin_of_path(const std::string& message) const
+{
+    std::string origin;
+    std::size_t longest = 0;
+    for (const auto& [section, keys] : registry_->sections) {
+        for (const auto& key : keys) {
+            auto path = key.kind == "a text" ? key.text() : "";
+            path.erase(path.find_last_not_of('/') + 1);
+            const auto next = path.size();
+            if (next > longest && message.starts_with(path) &&
+                (message[next] == ':' || message[next] == '/')) {
+                longest = next;
+                origin = fmt::format("'{}' ({})", key.name, key.source);
+            }
+        }
+    }
+    return origin;
 }
 
 nlohmann::json Options::shaping_values() const

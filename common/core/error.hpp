@@ -3,8 +3,9 @@
 #include <stdexcept>
 #include <string>
 
-// Errors, by who can mend them. Library code throws; only stage::run prints the message and ends the process with the
-// exit code, which the workflow driver reads. A message says where, what was found, and what was expected.
+// Errors, by who can mend them. Library code throws; only stage::run prints the message and ends the process
+// with the exit code, which the workflow driver reads. A message says where, what was found, and what was
+// expected.
 namespace astroclip {
 
 struct Error : std::runtime_error {

@@ -4,8 +4,9 @@
 
 #include <string>
 
-// Messages for people, on stderr: rank 0 from `info` on, the other ranks from `warn` on (unless --log-level says
-// debug). One line each, "2026-11-22T10:15:02Z info  [0] text", or one JSON object with --log-format json.
+// Messages for people, on stderr: rank 0 from `info` on, the other ranks from `warn` on (unless --log-level
+// says debug). One line each, "2026-11-22T10:15:02Z info  [0] text", or one JSON object with --log-format
+// json.
 namespace astroclip::log {
 
 enum class Level { debug, info, warn, error };

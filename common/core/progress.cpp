@@ -77,7 +77,8 @@ void Progress::show(const std::string& note, bool last)
     const auto text = fmt::format("{} {}/{} {}, {}/s{}{}{}", r.what, r.done, r.total, r.unit, rate, left,
                                   note.empty() ? "" : ", ", note);
     if (isatty(STDERR_FILENO)) {
-        const auto fraction = r.total > 0 ? std::clamp(static_cast<double>(r.done) / static_cast<double>(r.total), 0., 1.) : 1.;
+        const auto fraction =
+            r.total > 0 ? std::clamp(static_cast<double>(r.done) / static_cast<double>(r.total), 0., 1.) : 1.;
         fmt::print(stderr, "\r\033[K{} {}{}", bar(fraction), text, last ? "\n" : "");
         std::fflush(stderr);
         return;

@@ -6,8 +6,8 @@
 
 namespace astroclip {
 
-// How far a stage has come: for people on stderr (rank 0: a bar on a terminal, a line now and then in a log) and for the
-// status file. Every call is also a heartbeat.
+// How far a stage has come: for people on stderr (rank 0: a bar on a terminal, a line now and then in a log)
+// and for the status file. Every call is also a heartbeat.
 class Progress {
 public:
     struct Report {

@@ -24,14 +24,12 @@ std::vector<std::int64_t> flux_shape(const store::Reader& reader)
 }
 
 // In the order of `rows`, read in the order of the store, so that neighbours are read together.
-at::Tensor read_flux(const store::Reader& reader, const std::vector<std::int64_t>& rows,
-                     std::vector<std::uint8_t>& has)
+at::Tensor read_flux(const store::Reader& reader, const std::vector<std::int64_t>& rows)
 {
     auto sorted = rows;
     std::sort(sorted.begin(), sorted.end());
     std::vector<std::int64_t> places;
     for (const auto row : rows) {
-        has.push_back(row >= 0);
         places.push_back(std::lower_bound(sorted.begin(), sorted.end(), row) - sorted.begin());
     }
     const auto flux = read_rows(reader, "flux", sorted);
@@ -222,15 +220,15 @@ Batch Galaxies::read(std::span<const std::int64_t> numbers) const
         batch.object_ids.push_back(galaxy.object_id);
         image_rows.push_back(galaxy.image_row);
         spectrum_rows.push_back(galaxy.spectrum_row);
+        batch.has_image.push_back(galaxy.image_row >= 0);
+        batch.has_spectrum.push_back(galaxy.spectrum_row >= 0);
     }
-    batch.has_image.assign(numbers.size(), 0);
-    batch.has_spectrum.assign(numbers.size(), 0);
     const std::lock_guard lock(state_->reading);
     if (state_->images) {
-        batch.images = read_flux(*state_->images, image_rows, batch.has_image);
+        batch.images = read_flux(*state_->images, image_rows);
     }
     if (state_->spectra) {
-        batch.spectra = read_flux(*state_->spectra, spectrum_rows, batch.has_spectrum);
+        batch.spectra = read_flux(*state_->spectra, spectrum_rows);
     }
     return batch;
 }

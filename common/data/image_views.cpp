@@ -201,8 +201,8 @@ std::map<std::string, std::string> describe(const CentreViewConfig& config)
     return {{"crop", std::to_string(config.crop)}, {"rgb", config.rgb}, {"image_norm", config.image_norm}};
 }
 
-CentreViewConfig centre_view_config(const std::map<std::string, std::string>& metadata, const std::string& prefix,
-                                    CentreViewConfig absent)
+CentreViewConfig centre_view_config(const std::map<std::string, std::string>& metadata,
+                                    const std::string& prefix, CentreViewConfig absent)
 {
     const auto text = [&](const char* key, const std::string& otherwise) {
         const auto found = metadata.find(prefix + key);
@@ -212,8 +212,10 @@ CentreViewConfig centre_view_config(const std::map<std::string, std::string>& me
     config.rgb = text("rgb", absent.rgb);
     config.image_norm = text("image_norm", absent.image_norm);
     const auto crop = text("crop", std::to_string(absent.crop));
-    if (std::from_chars(crop.data(), crop.data() + crop.size(), config.crop).ptr != crop.data() + crop.size()) {
-        throw DataError("model", fmt::format("metadata '{}crop' = '{}' is not a number of pixels", prefix, crop));
+    if (std::from_chars(crop.data(), crop.data() + crop.size(), config.crop).ptr !=
+        crop.data() + crop.size()) {
+        throw DataError("model",
+                        fmt::format("metadata '{}crop' = '{}' is not a number of pixels", prefix, crop));
     }
     return config;
 }

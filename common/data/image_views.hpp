@@ -48,8 +48,8 @@ void bind(config::Section options, CentreViewConfig& config);
 
 // As strings in a model's metadata, and back; what is absent there keeps the value of `absent`.
 std::map<std::string, std::string> describe(const CentreViewConfig& config);
-CentreViewConfig centre_view_config(const std::map<std::string, std::string>& metadata, const std::string& prefix,
-                                    CentreViewConfig absent);
+CentreViewConfig centre_view_config(const std::map<std::string, std::string>& metadata,
+                                    const std::string& prefix, CentreViewConfig absent);
 
 // Fluxes [b, 3, H, W] in nanomaggy -> RGB -> centre crop -> [b, 3, crop, crop].
 at::Tensor centre_view(const at::Tensor& flux, const CentreViewConfig& config = {});

@@ -66,7 +66,8 @@ std::map<std::string, std::string> describe(const SpectrumTokensConfig& config)
             {"std_min", fmt::format("{}", config.std_min)}};
 }
 
-SpectrumTokensConfig spectrum_tokens_config(const std::map<std::string, std::string>& metadata, const std::string& prefix)
+SpectrumTokensConfig spectrum_tokens_config(const std::map<std::string, std::string>& metadata,
+                                            const std::string& prefix)
 {
     const auto number = [&](const std::string& key, double absent) {
         const auto found = metadata.find(prefix + key);
@@ -76,7 +77,8 @@ SpectrumTokensConfig spectrum_tokens_config(const std::map<std::string, std::str
         double value = 0;
         const auto* end = found->second.data() + found->second.size();
         if (std::from_chars(found->second.data(), end, value).ptr != end) {
-            throw DataError("model", fmt::format("metadata '{}' = '{}' is not a number", found->first, found->second));
+            throw DataError("model",
+                            fmt::format("metadata '{}' = '{}' is not a number", found->first, found->second));
         }
         return value;
     };

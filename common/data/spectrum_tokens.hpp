@@ -23,10 +23,11 @@ struct SpectrumTokensConfig {
 };
 void bind(config::Section options, SpectrumTokensConfig& config);
 
-// As strings in a model's metadata, under the published names, and back; what is absent there keeps its default. Throws
-// DataError for what is not a number.
+// As strings in a model's metadata, under the published names, and back; what is absent there keeps its
+// default. Throws DataError for what is not a number.
 std::map<std::string, std::string> describe(const SpectrumTokensConfig& config);
-SpectrumTokensConfig spectrum_tokens_config(const std::map<std::string, std::string>& metadata, const std::string& prefix);
+SpectrumTokensConfig spectrum_tokens_config(const std::map<std::string, std::string>& metadata,
+                                            const std::string& prefix);
 
 // Tokens of a spectrum of `samples` bins: ceil((samples - overlap) / stride). This counts the token of
 // statistics, and not the last section: the published code drops it even when it is complete, and its

@@ -12,9 +12,9 @@
 namespace astroclip::ssl {
 namespace {
 
-constexpr double largest_scale = 100;           // CLIP's clamp of a learned scale (Radford et al. 2021)
-constexpr std::int64_t largest_pool = 4096;     // held-out pairs among which validation retrieves
-constexpr std::int64_t embedding_batch = 32;    // pairs that are embedded at once in validation
+constexpr double largest_scale = 100;         // CLIP's clamp of a learned scale (Radford et al. 2021)
+constexpr std::int64_t largest_pool = 4096;   // held-out pairs among which validation retrieves
+constexpr std::int64_t embedding_batch = 32;  // pairs that are embedded at once in validation
 
 at::Tensor cross_entropy_of_matches(const at::Tensor& logits)
 {
@@ -48,8 +48,8 @@ void bind(config::Section options, ClipTaskConfig& config)
 }
 
 ClipTask::ClipTask(const ClipTaskConfig& config, nn::AlignedModel model, const nn::ViTConfig& image,
-                   const nn::SpecFormerConfig& spectrum, const data::Galaxies& galaxies, comm::Communicator& ranks,
-                   std::uint64_t seed)
+                   const nn::SpecFormerConfig& spectrum, const data::Galaxies& galaxies,
+                   comm::Communicator& ranks, std::uint64_t seed)
     : config_(config),
       image_(image),
       spectrum_(spectrum),
@@ -58,9 +58,10 @@ ClipTask::ClipTask(const ClipTaskConfig& config, nn::AlignedModel model, const n
       ranks_(ranks),
       seed_(seed),
       log_scale_(at::full({}, std::log(config.loss.logit_scale), at::kFloat).to(ranks.device())),
-      loader_(galaxies, galaxies.paired(false),
-              data::Sampler(static_cast<std::int64_t>(galaxies.paired(false).size()), config.batch_size, seed), ranks.rank(),
-              ranks.size())
+      loader_(
+          galaxies, galaxies.paired(false),
+          data::Sampler(static_cast<std::int64_t>(galaxies.paired(false).size()), config.batch_size, seed),
+          ranks.rank(), ranks.size())
 {
     model_->to(ranks.device());
     log_scale_.set_requires_grad(config_.loss.learn_scale);
@@ -119,7 +120,8 @@ train::Loss ClipTask::forward(std::int64_t step)
     loss.share = info_nce(ranks_, z.image, z.spectrum, scale, gather, config_.loss.tile);
     {
         const at::NoGradGuard no_grad;
-        const auto at_one = info_nce(ranks_, z.image.detach(), z.spectrum.detach(), 1.0, gather, config_.loss.tile);
+        const auto at_one =
+            info_nce(ranks_, z.image.detach(), z.spectrum.detach(), 1.0, gather, config_.loss.tile);
         loss.terms["loss_at_scale_1"] = at_one.item<double>();
     }
     loss.terms["logit_scale"] = scale.item<double>();
@@ -136,20 +138,24 @@ ClipTask::Embeddings ClipTask::embed_held_out()
 {
     auto numbers = galaxies_.paired(true);
     const auto total = static_cast<std::int64_t>(numbers.size());
-    // Every rank embeds an equal share; the last is filled up with repeats, which are cut off after the gathering.
+    // Every rank embeds an equal share; the last is filled up with repeats, which are cut off after the
+    // gathering.
     const auto own = (total + ranks_.size() - 1) / ranks_.size();
     numbers.resize(static_cast<std::size_t>(own * ranks_.size()), numbers.back());
-    const auto share = std::span(numbers).subspan(static_cast<std::size_t>(ranks_.rank() * own), static_cast<std::size_t>(own));
+    const auto share = std::span(numbers).subspan(static_cast<std::size_t>(ranks_.rank() * own),
+                                                  static_cast<std::size_t>(own));
 
     std::vector<at::Tensor> image, spectrum;
     for (std::int64_t at = 0; at < own; at += embedding_batch) {
         const auto count = std::min(embedding_batch, own - at);
-        const auto z = embed(galaxies_.read(share.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(count))),
-                             nullptr, nullptr);
+        const auto z = embed(
+            galaxies_.read(share.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(count))),
+            nullptr, nullptr);
         image.push_back(z.image);
         spectrum.push_back(z.spectrum);
     }
-    return {ranks_.all_gather(at::cat(image)).narrow(0, 0, total), ranks_.all_gather(at::cat(spectrum)).narrow(0, 0, total)};
+    return {ranks_.all_gather(at::cat(image)).narrow(0, 0, total),
+            ranks_.all_gather(at::cat(spectrum)).narrow(0, 0, total)};
 }
 
 std::map<std::string, double> ClipTask::validate()
@@ -165,7 +171,8 @@ std::map<std::string, double> ClipTask::validate()
     const auto batches = total / batch;
     std::map<std::string, double> figures;
     for (std::int64_t b = 0; b < batches; ++b) {
-        const auto cosines = image.narrow(0, b * batch, batch).matmul(spectrum.narrow(0, b * batch, batch).t());
+        const auto cosines =
+            image.narrow(0, b * batch, batch).matmul(spectrum.narrow(0, b * batch, batch).t());
         figures["loss"] += symmetric_loss(cosines, config_.loss.logit_scale) / static_cast<double>(batches);
         figures["loss_at_scale_1"] += symmetric_loss(cosines, 1.0) / static_cast<double>(batches);
     }

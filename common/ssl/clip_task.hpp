@@ -25,12 +25,13 @@ struct ClipTaskConfig {
 };
 void bind(config::Section options, ClipTaskConfig& config);
 
-// Contrastive alignment of image and spectrum of the same galaxy (AstroCLIP: Parker et al. 2024, §3): pretrained encoders,
-// a cross-attention head on each, InfoNCE over the global batch.
+// Contrastive alignment of image and spectrum of the same galaxy (AstroCLIP: Parker et al. 2024, §3):
+// pretrained encoders, a cross-attention head on each, InfoNCE over the global batch.
 class ClipTask : public train::Task {
 public:
-    // `model`: encoders with their pretrained weights, heads at their first values. `galaxies` and `ranks` outlive the
-    // task. Throws ConfigError if the ranks do not divide the batch, or the pairs do not fill one.
+    // `model`: encoders with their pretrained weights, heads at their first values. `galaxies` and `ranks`
+    // outlive the task. Throws ConfigError if the ranks do not divide the batch, or the pairs do not fill
+    // one.
     ClipTask(const ClipTaskConfig& config, nn::AlignedModel model, const nn::ViTConfig& image,
              const nn::SpecFormerConfig& spectrum, const data::Galaxies& galaxies, comm::Communicator& ranks,
              std::uint64_t seed);
@@ -42,8 +43,8 @@ public:
     void fetch() override { batch_ = loader_.next(); }
     train::Loss forward(std::int64_t step) override;
     train::Rates rates(std::int64_t step) const override;
-    // On the held-out pairs, without dropout: loss at the scale and at 1 (means over batches of the training size),
-    // recall@10 of the partner both ways among up to 4096 of them.
+    // On the held-out pairs, without dropout: loss at the scale and at 1 (means over batches of the training
+    // size), recall@10 of the partner both ways among up to 4096 of them.
     std::map<std::string, double> validate() override;
     std::vector<std::int64_t> batch_ids() const override { return batch_.object_ids; }
     std::map<std::string, at::Tensor> state() const override;
@@ -55,7 +56,8 @@ private:
     struct Embeddings {
         at::Tensor image, spectrum;  // z [n, E], float32
     };
-    Embeddings embed(const data::Batch& batch, const nn::Dropout* image_dropout, const nn::Dropout* spectrum_dropout);
+    Embeddings embed(const data::Batch& batch, const nn::Dropout* image_dropout,
+                     const nn::Dropout* spectrum_dropout);
     Embeddings embed_held_out();
 
     ClipTaskConfig config_;

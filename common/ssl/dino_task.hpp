@@ -17,8 +17,8 @@ namespace astroclip::ssl {
 
 struct DinoTaskConfig {
     std::int64_t batch_size = 1440;  // images a step, over all ranks
-    // What couples samples (stochastic depth) works on fixed groups of this many images, so that it does not depend on
-    // the ranks; a rank owns whole groups. The published run's groups were a GPU's batch.
+    // What couples samples (stochastic depth) works on fixed groups of this many images, so that it does not
+    // depend on the ranks; a rank owns whole groups. The published run's groups were a GPU's batch.
     std::int64_t group_size = 72;
     double student_temperature = 0.1;
     double centre_momentum = 0.9;
@@ -31,13 +31,15 @@ struct DinoTaskConfig {
 };
 void bind(config::Section options, DinoTaskConfig& config);
 
-// Self-distillation of an image transformer on the cls token (DINO: Caron et al. 2021, with the networks, schedules and
-// crops of AstroDINO): the student learns from two global and several local crops of a galaxy what the teacher, its own
-// moving average, says of the other global crop.
+// Self-distillation of an image transformer on the cls token (DINO: Caron et al. 2021, with the networks,
+// schedules and crops of AstroDINO): the student learns from two global and several local crops of a galaxy
+// what the teacher, its own moving average, says of the other global crop.
 class DinoTask : public train::Task {
 public:
-    // `galaxies` (with images) and `ranks` outlive the task. Throws ConfigError if ranks, groups and batch do not divide.
-    DinoTask(const DinoTaskConfig& config, const data::Galaxies& galaxies, comm::Communicator& ranks, std::uint64_t seed);
+    // `galaxies` (with images) and `ranks` outlive the task. Throws ConfigError if ranks, groups and batch do
+    // not divide.
+    DinoTask(const DinoTaskConfig& config, const data::Galaxies& galaxies, comm::Communicator& ranks,
+             std::uint64_t seed);
     ~DinoTask() override;
 
     std::vector<train::Parameter> parameters() const override;
@@ -51,7 +53,8 @@ public:
     std::vector<std::int64_t> batch_ids() const override { return batch_.object_ids; }
     std::map<std::string, at::Tensor> state() const override;
     void load_state(const std::map<std::string, at::Tensor>& state) override;
-    std::map<std::string, at::Tensor> model() const override;  // the teacher: its backbone without prefix, dino_head.*
+    std::map<std::string, at::Tensor> model()
+        const override;  // the teacher: its backbone without prefix, dino_head.*
     std::map<std::string, std::string> model_metadata() const override;
 
 private:

@@ -150,9 +150,12 @@ void remove_output(const std::string& folder)
     std::set<std::string> names;
     if (exists(folder + "/manifest.json")) {
         try {
-            for (const auto& file : read_manifest(folder).at("files")) {
+            const auto manifest = read_manifest(folder);
+            for (const auto& file : manifest.at("files")) {
                 const auto path = fs::path(file.at("name").get<std::string>());
-                names.insert(path.begin()->string());
+                if (!path.empty() && path.is_relative()) {  // nothing outside the folder, whatever it lists
+                    names.insert(path.begin()->string());
+                }
             }
         } catch (const std::exception&) {
             log::warn("{}/manifest.json is damaged; removing what bears our names", folder);
@@ -444,7 +447,8 @@ nlohmann::json read_json(const std::string& path)
 nlohmann::json read_manifest(const std::string& folder)
 {
     const auto path = folder + "/manifest.json";
-    if (!fs::is_directory(folder)) {
+    std::error_code error;
+    if (!fs::is_directory(folder, error)) {
         throw MissingInput(folder, "does not exist, or is not a folder");
     }
     if (!exists(path)) {

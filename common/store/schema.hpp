@@ -86,7 +86,7 @@ Schema images(const std::string& bands, int size, double pixel_scale_arcsec);
 Schema spectra(const std::vector<double>& wavelength);
 // image_row, spectrum_row (row numbers in the two stores), split (0 train, 1 test), separation_arcsec.
 Schema pairs();
-// The catalogue: ecosystem.md's columns; embedding width E.
+// The catalogue (README.md); embedding width E.
 Schema embeddings(int width);
 
 }  // namespace astroclip::store

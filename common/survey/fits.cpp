@@ -14,7 +14,7 @@ namespace astroclip::survey::fits {
 namespace {
 
 // No image or table of a survey comes near this; a damaged header does.
-constexpr std::int64_t max_elements = std::int64_t{1} << 36;
+constexpr std::int64_t max_elements = std::int64_t{1} << 31;
 constexpr int max_hdus = 10000;
 
 fitsfile* file_of(void* handle) { return static_cast<fitsfile*>(handle); }

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -14,19 +15,42 @@ namespace {
 constexpr double nan64 = std::numeric_limits<double>::quiet_NaN();
 const std::string chunk_bands = "grz";  // the format's own order
 
+// No chunk comes near these; the header of a damaged one does, and memory is asked for by it.
+constexpr std::uint64_t max_rows = 1u << 25, max_side = 1u << 14;
+
+// A dataset whose values lie in the file itself: what comes from elsewhere must not choose other files that
+// we read.
+hdf5::Handle own_dataset(hid_t file, const std::string& name, const std::string& path)
+{
+    H5L_info_t link;
+    if (H5Lget_info(file, name.c_str(), &link, H5P_DEFAULT) >= 0 && link.type == H5L_TYPE_EXTERNAL) {
+        throw DataError(path, fmt::format("dataset '{}' is a link to another file", name));
+    }
+    auto dataset = hdf5::open_dataset(file, name, path);
+    const hdf5::Handle layout(H5Dget_create_plist(dataset), H5Pclose);
+    if (H5Pget_layout(layout) == H5D_VIRTUAL || H5Pget_external_count(layout) > 0) {
+        throw DataError(path, fmt::format("dataset '{}' lies in other files", name));
+    }
+    return dataset;
+}
+
 class SteinChunk : public CutoutFile {
 public:
     SteinChunk(const std::string& path, const CutoutOptions& options)
         : path_(path),
           options_(options),
           file_(hdf5::open_file(path)),
-          images_(hdf5::open_dataset(file_, "images", path))
+          images_(own_dataset(file_, "images", path))
     {
         shape_ = hdf5::dims(images_);
         if (shape_.size() != 4 || shape_[1] != chunk_bands.size()) {
             throw DataError(path,
                             fmt::format("dataset 'images' has shape [{}], [n, 3, height, width] expected",
                                         fmt::join(shape_, ", ")));
+        }
+        if (shape_[0] > max_rows || shape_[2] > max_side || shape_[3] > max_side) {
+            throw DataError(path, fmt::format("dataset 'images' claims an impossible shape: [{}]",
+                                              fmt::join(shape_, ", ")));
         }
         entries_.resize(shape_[0]);
         for (const auto band : options.bands) {
@@ -76,13 +100,15 @@ private:
     template <typename T>
     std::vector<T> column(const std::string& name) const
     {
-        const auto dataset = hdf5::open_dataset(file_, name, path_);
-        const auto values = hdf5::read<T>(dataset, path_);
-        if (values.size() != entries_.size()) {
-            throw DataError(path_, fmt::format("dataset '{}' has {} values, 'images' {} rows", name,
-                                               values.size(), entries_.size()));
+        const auto dataset = own_dataset(file_, name, path_);
+        const auto shape = hdf5::dims(dataset);
+        const bool one_each = !shape.empty() && shape[0] == entries_.size() &&
+                              std::all_of(shape.begin() + 1, shape.end(), [](auto n) { return n == 1; });
+        if (!one_each) {
+            throw DataError(path_, fmt::format("dataset '{}' has shape [{}], 'images' {} rows", name,
+                                               fmt::join(shape, ", "), entries_.size()));
         }
-        return values;
+        return hdf5::read<T>(dataset, path_);
     }
 
     void read_ids()
@@ -113,9 +139,9 @@ private:
     void read_fluxes()
     {
         if (hdf5::has_link(file_, "flux")) {
-            const auto dataset = hdf5::open_dataset(file_, "flux", path_);
+            const auto dataset = own_dataset(file_, "flux", path_);
             const auto shape = hdf5::dims(dataset);
-            if (shape.size() == 2 && shape[0] == entries_.size() && shape[1] >= 3) {
+            if (shape.size() == 2 && shape[0] == entries_.size() && shape[1] >= 3 && shape[1] <= max_side) {
                 const auto flux = hdf5::read<float>(dataset, path_);
                 for (std::size_t i = 0; i < entries_.size(); ++i) {
                     const auto* row = flux.data() + i * shape[1];

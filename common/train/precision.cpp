@@ -4,7 +4,8 @@
 
 namespace astroclip::train {
 
-Autocast::Autocast(const std::string& precision, c10::DeviceType device) : device_(device), on_(precision == "bf16")
+Autocast::Autocast(const std::string& precision, c10::DeviceType device)
+    : device_(device), on_(precision == "bf16")
 {
     if (on_) {
         at::autocast::set_autocast_dtype(device_, at::kBFloat16);

@@ -6,8 +6,9 @@
 
 namespace astroclip::train {
 
-// While it lives, matrix products run in bfloat16 if `precision` is "bf16" (autocast: weights, losses, softmaxes and norms
-// stay float32); with "fp32" it does nothing. The cache of cast weights ends with it, since the weights change.
+// While it lives, matrix products run in bfloat16 if `precision` is "bf16" (autocast: weights, losses,
+// softmaxes and norms stay float32); with "fp32" it does nothing. The cache of cast weights ends with it,
+// since the weights change.
 class Autocast {
 public:
     Autocast(const std::string& precision, c10::DeviceType device);

@@ -16,8 +16,8 @@ struct Parameter {
     at::Tensor tensor;
     double learning_rate_scale = 1.0;
     double weight_decay_scale = 1.0;
-    bool last_layer = false;       // its learning rate is Rates::last_layer_learning_rate
-    std::string clip_group = "";   // gradient norms are taken and clipped by group
+    bool last_layer = false;      // its learning rate is Rates::last_layer_learning_rate
+    std::string clip_group = "";  // gradient norms are taken and clipped by group
 };
 
 // The optimiser's numbers at one step.
@@ -27,15 +27,16 @@ struct Rates {
     double weight_decay = 0.0;
 };
 
-// What this rank's samples give. The mean over ranks of `share` is the loss of the global batch, and the mean over ranks of
-// the gradients is its gradient.
+// What this rank's samples give. The mean over ranks of `share` is the loss of the global batch, and the mean
+// over ranks of the gradients is its gradient.
 struct Loss {
-    at::Tensor share;                     // 0-dimensional, carries the gradient
-    std::map<std::string, double> terms;  // for metrics: this rank's shares of the terms ("dino_global"), mean over ranks
+    at::Tensor share;  // 0-dimensional, carries the gradient
+    std::map<std::string, double>
+        terms;  // for metrics: this rank's shares of the terms ("dino_global"), mean over ranks
 };
 
-// A training problem: what the trainer does not know (models, data, losses). The sample order, augmentations and masks of
-// a step are functions of (seed, step) alone, so the trainer resumes by the step number.
+// A training problem: what the trainer does not know (models, data, losses). The sample order, augmentations
+// and masks of a step are functions of (seed, step) alone, so the trainer resumes by the step number.
 class Task {
 public:
     virtual ~Task() = default;
@@ -44,18 +45,24 @@ public:
     virtual std::int64_t steps_per_epoch() const = 0;
     virtual std::int64_t global_batch() const = 0;
 
-    virtual void seek(std::int64_t step) = 0;   // the next fetch is of this step; starts reading ahead
-    virtual void fetch() = 0;                   // waits for this rank's samples of the next step (data_wait_s)
+    virtual void seek(std::int64_t step) = 0;  // the next fetch is of this step; starts reading ahead
+    virtual void fetch() = 0;                  // waits for this rank's samples of the next step (data_wait_s)
     virtual Loss forward(std::int64_t step) = 0;  // of the fetched samples; collective if its loss is
     virtual Rates rates(std::int64_t step) const = 0;
-    virtual void after_step(std::int64_t step) { (void)step; }  // teacher, centres; not called for a skipped step
+    virtual void after_step(std::int64_t step)
+    {
+        (void)step;
+    }  // teacher, centres; not called for a skipped step
 
-    // Collective. The figures of the validation split; "loss" is the one that chooses the best checkpoint. Empty: none.
+    // Collective. The figures of the validation split; "loss" is the one that chooses the best checkpoint.
+    // Empty: none.
     virtual std::map<std::string, double> validate() { return {}; }
 
-    virtual std::vector<std::int64_t> batch_ids() const = 0;  // object ids of the fetched samples, for messages
+    virtual std::vector<std::int64_t> batch_ids()
+        const = 0;  // object ids of the fetched samples, for messages
 
-    // All that a checkpoint holds beside the optimiser: parameters and buffers of every model, centres, queues.
+    // All that a checkpoint holds beside the optimiser: parameters and buffers of every model, centres,
+    // queues.
     virtual std::map<std::string, at::Tensor> state() const = 0;
     virtual void load_state(const std::map<std::string, at::Tensor>& state) = 0;  // throws DataError
 

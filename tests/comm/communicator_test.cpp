@@ -6,7 +6,8 @@
 namespace astroclip::comm {
 namespace {
 
-// One suite for every backend there is: CUDA tensors by NCCL where each rank has a GPU, host tensors by MPI always.
+// One suite for every backend there is: CUDA tensors by NCCL where each rank has a GPU, host tensors by MPI
+// always.
 class CommunicatorTest : public testing::TestWithParam<std::string> {
 protected:
     void SetUp() override
@@ -69,7 +70,8 @@ TEST_P(CommunicatorTest, BroadcastsFromAnyRank)
 
 TEST_P(CommunicatorTest, GatherWithGradientSumsTheGradientsOfAllRanks)
 {
-    // Every rank's loss is w · gathered with its own weights w: the gradient of a row is the sum of all ranks' weights.
+    // Every rank's loss is w · gathered with its own weights w: the gradient of a row is the sum of all
+    // ranks' weights.
     auto x = at::ones({2}, options.dtype(at::kDouble)).requires_grad_(true);
     const auto weights = at::arange(2 * world.size(), options.dtype(at::kDouble)) * (world.rank() + 1);
     (all_gather_with_grad(*ranks, x) * weights).sum().backward();

@@ -44,7 +44,8 @@ struct Parsed {
 class ConfigFile {
 public:
     explicit ConfigFile(const std::string& text)
-        : path_(std::filesystem::temp_directory_path() / ("astroclip_options_test_" + std::to_string(getpid()) + ".cfg"))
+        : path_(std::filesystem::temp_directory_path() /
+                ("astroclip_options_test_" + std::to_string(getpid()) + ".cfg"))
     {
         std::ofstream(path_) << text;
     }
@@ -63,7 +64,8 @@ bool mentions(const std::string& text, std::initializer_list<const char*> words)
 
 TEST(Options, CommandLineBeatsFileBeatsDefault)
 {
-    const ConfigFile file("[run]\nseed = 7\n[align]\nbatch-size = 32 # pairs\nrate = 0.25\n[embed]\nanything = 1\n");
+    const ConfigFile file(
+        "[run]\nseed = 7\n[align]\nbatch-size = 32 # pairs\nrate = 0.25\n[embed]\nanything = 1\n");
     const Parsed parsed({"--config", file.path(), "--rate", "1", "--causal"});
     EXPECT_EQ(parsed.error, "");
     EXPECT_EQ(parsed.settings.batch_size, 32);
@@ -78,15 +80,19 @@ TEST(Options, CommandLineBeatsFileBeatsDefault)
 TEST(Options, UnknownKeysNameTheNearestOneAndTheLine)
 {
     const ConfigFile file("[align]\n\nbatch-sice = 32\n");
-    EXPECT_TRUE(mentions(Parsed({"--config", file.path()}).error, {".cfg:3", "'batch-sice'", "'batch-size'"}));
+    EXPECT_TRUE(
+        mentions(Parsed({"--config", file.path()}).error, {".cfg:3", "'batch-sice'", "'batch-size'"}));
     EXPECT_TRUE(mentions(Parsed({"--batch-sise", "3"}).error, {"--batch-sise", "'--batch-size'"}));
-    EXPECT_TRUE(mentions(Parsed({"--batch", "3"}).error, {"unknown option '--batch'"})) << "abbreviations are off";
+    EXPECT_TRUE(mentions(Parsed({"--batch", "3"}).error, {"unknown option '--batch'"}))
+        << "abbreviations are off";
 }
 
 TEST(Options, RefusesUnknownSectionsAndRepeatedKeys)
 {
-    EXPECT_TRUE(mentions(Parsed({"--config", ConfigFile("[alugn]\nrate = 1\n").path()}).error, {"[alugn]", "[align]"}));
-    EXPECT_TRUE(mentions(Parsed({"--config", ConfigFile("[align]\nrate = 1\nrate = 0\n").path()}).error, {"rate", "twice"}));
+    EXPECT_TRUE(mentions(Parsed({"--config", ConfigFile("[alugn]\nrate = 1\n").path()}).error,
+                         {"[alugn]", "[align]"}));
+    EXPECT_TRUE(mentions(Parsed({"--config", ConfigFile("[align]\nrate = 1\nrate = 0\n").path()}).error,
+                         {"rate", "twice"}));
     EXPECT_TRUE(mentions(Parsed({"--rate", "1", "--rate", "0"}).error, {"rate", "twice"}));
 }
 
@@ -100,13 +106,15 @@ TEST(Options, ValuesOutOfRangeSayWhatIsAllowed)
 
 TEST(Options, LeavesTheDriversKeysAlone)
 {
-    const ConfigFile file("[run]\nranks = 2\nslurm-time = 60\nexpected-galaxies = 5\n[align]\nslurm-nodes = 2\n");
+    const ConfigFile file(
+        "[run]\nranks = 2\nslurm-time = 60\nexpected-galaxies = 5\n[align]\nslurm-nodes = 2\n");
     EXPECT_EQ(Parsed({"--config", file.path()}).error, "");
 }
 
 TEST(Options, DigestIsOfWhatShapesTheOutput)
 {
-    EXPECT_EQ(Parsed({"--output", "a"}).options.digest(), Parsed({"--output", "b", "--threads", "3"}).options.digest());
+    EXPECT_EQ(Parsed({"--output", "a"}).options.digest(),
+              Parsed({"--output", "b", "--threads", "3"}).options.digest());
     EXPECT_NE(Parsed({"--rate", "0.1"}).options.digest(), Parsed({"--rate", "0.2"}).options.digest());
 }
 

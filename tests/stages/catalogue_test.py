@@ -17,7 +17,7 @@ import pipeline
 sys.path.insert(0, str(pipeline.SOURCE / "tools"))
 from open_catalog import Store, open_catalog  # noqa: E402
 
-RUN = pathlib.Path(sys.argv.pop(1))
+RUN = pathlib.Path(sys.argv.pop(1)).resolve()
 MODES = {"ii": ("image", "image"), "ss": ("spectrum", "spectrum"), "is": ("image", "spectrum"), "si": ("spectrum", "image")}
 
 

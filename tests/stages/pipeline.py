@@ -26,8 +26,9 @@ TRAININGS = ("pretrain-image", "pretrain-spectrum", "align")
 
 
 def environment(**more):
-    return {**os.environ, "OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-            **more}
+    # Ranks that share cores must yield them while they wait, or they starve the one that they wait for.
+    return {**os.environ, "OMP_NUM_THREADS": "1", "OMPI_MCA_mpi_yield_when_idle": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1",
+            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", **more}
 
 
 def command(stage, run, ranks=2, output=None, more=()):

@@ -10,7 +10,7 @@ import unittest
 
 import pipeline
 
-RUN = pathlib.Path(sys.argv.pop(1))
+RUN = pathlib.Path(sys.argv.pop(1)).resolve()
 
 
 class Ranks(unittest.TestCase):

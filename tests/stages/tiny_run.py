@@ -6,7 +6,7 @@ import sys
 
 import pipeline
 
-run = pathlib.Path(sys.argv[1])
+run = pathlib.Path(sys.argv[1]).resolve()
 shutil.rmtree(run, ignore_errors=True)
 run.mkdir(parents=True)
 pipeline.run_until(run)

@@ -1,9 +1,10 @@
 #!/usr/bin/python3
 """Wrong input and configuration: the exit code of the table and one message, from any number of ranks, that names the
-file and the key.
+file and the key; the same in the file of --status.
 
 usage: wrong_input_test.py RUN, a folder that tiny_run.py made.
 """
+import json
 import os
 import pathlib
 import shutil
@@ -15,7 +16,7 @@ import unittest
 
 import pipeline
 
-RUN = pathlib.Path(sys.argv.pop(1))
+RUN = pathlib.Path(sys.argv.pop(1)).resolve()
 
 
 class WrongInput(unittest.TestCase):
@@ -27,7 +28,8 @@ class WrongInput(unittest.TestCase):
     def refused(self, stage, code, words, more=(), run=RUN, output=None):
         """The stage ends with `code` and says all `words`, in one message; on 1 and on 3 ranks."""
         for ranks in (1, 3):
-            line = pipeline.command(stage, run, ranks, output or self.output, more)
+            status_file = self.folder / "told.json"
+            line = pipeline.command(stage, run, ranks, output or self.output, ["--status", status_file, *more])
             with self.subTest(stage=stage, more=more, ranks=ranks):
                 begun = time.monotonic()
                 done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
@@ -35,6 +37,10 @@ class WrongInput(unittest.TestCase):
                 messages = [text for text in done.stderr.splitlines() if f"astroclip-{stage} failed" in text]
                 self.assertEqual(done.returncode, code, done.stderr)
                 self.assertEqual(len(messages), 1, done.stderr)
+                status = json.loads(status_file.read_text())
+                status_file.unlink()
+                self.assertEqual((status["state"], status["exit_code"]), ("failed", code))
+                self.assertIn(status["message"], messages[0])
                 for word in words:
                     self.assertIn(word, messages[0])
                 # The contract is 2 s to the message and 3 s more for mpirun; the machine may be busy with other tests.
@@ -53,9 +59,18 @@ class WrongInput(unittest.TestCase):
         return line[:at] + line[at + 2:] + more
 
     def test_missing_inputs_are_66(self):
-        self.refused("match", 66, ["nowhere", "manifest.json"], run=self.folder / "nowhere")
-        self.refused("ingest-spectra", 66, ["nowhere/survey/spectra"], run=self.folder / "nowhere")
-        self.refused("embed", 66, ["nowhere"], run=self.folder / "nowhere")
+        run = self.folder / "nowhere"
+        self.refused("match", 66, [f"{run}/images", "does not exist", "'images' (command line)"], run=run)
+        self.refused("ingest-spectra", 66, [f"{run}/survey/spectra", "'input' (command line)"], run=run)
+        self.refused("embed", 66, [f"{run}/", "does not exist", "(command line)"], run=run)
+
+    def test_a_path_of_the_configuration_file_is_named_with_its_line(self):
+        more = self.config(f"[match]\nimages = {self.folder}/nowhere\n")
+        line = self.without_config("match", more)
+        at = line.index("--images")
+        done = subprocess.run(line[:at] + line[at + 2:], capture_output=True, text=True, env=pipeline.environment())
+        self.assertEqual(done.returncode, 66, done.stderr)
+        self.assertIn("'images' (" + more[1] + ":2)", done.stderr)
 
     def test_a_store_without_manifest_does_not_exist(self):
         run = self.folder / "run"
@@ -134,6 +149,12 @@ class WrongInput(unittest.TestCase):
         for word in words:
             self.assertIn(word, done.stderr)
         pipeline.call([str(pipeline.BIN / "astroclip-check"), str(output)])
+
+    def test_a_dry_run_writes_nothing(self):
+        for more, code in ([], 0), (["--test-fractoin", "0.5"], 64):
+            status_file = self.folder / "told.json"
+            pipeline.call(pipeline.command("match", RUN, 2, self.output, ["--dry-run", "--status", status_file, *more]), code)
+            self.assertEqual(list(self.folder.iterdir()), [])
 
     def test_the_same_command_on_a_complete_output_is_0_at_once(self):
         copy = self.folder / "pairs"

@@ -1,6 +1,7 @@
 #include "survey/cutouts.hpp"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <filesystem>
@@ -8,6 +9,7 @@
 #include <map>
 
 #include "core/error.hpp"
+#include "core/hdf5.hpp"
 #include "survey/legacy_survey.hpp"
 
 namespace astroclip::survey {
@@ -179,6 +181,32 @@ TEST(Cutouts, ComeInHdf5Chunks)
     EXPECT_NEAR(cutout.ra, 0.001, 1e-9);
     EXPECT_THROW(CutoutFile::open(folder + "chunk.h5", {.bands = "gi", .size = 24}), DataError);
     EXPECT_EQ(CutoutFile::open(folder + "chunk.h5", {.size = 152})->read(0, cutout).reason, "wrong size");
+}
+
+TEST(Cutouts, AChunkWhoseValuesLieInOtherFilesIsRefused)
+{
+    const auto path = std::filesystem::temp_directory_path() / ("chunk-" + std::to_string(getpid()) + ".h5");
+    for (const bool linked : {false, true}) {
+        {
+            const hdf5::Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT),
+                                    H5Fclose);
+            if (linked) {
+                H5Lcreate_external((folder + "chunk.h5").c_str(), "images", file, "images", H5P_DEFAULT,
+                                   H5P_DEFAULT);
+            } else {
+                const hsize_t dims[] = {1, 3, 24, 24};
+                const hdf5::Handle space(H5Screate_simple(4, dims, nullptr), H5Sclose);
+                const hdf5::Handle layout(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+                H5Pset_external(layout, "/etc/hostname", 0, 4 * 3 * 24 * 24);
+                const hdf5::Handle images(
+                    H5Dcreate2(file, "images", H5T_IEEE_F32LE, space, H5P_DEFAULT, layout, H5P_DEFAULT),
+                    H5Dclose);
+                ASSERT_GE(images, 0);
+            }
+        }
+        EXPECT_THROW(CutoutFile::open(path, small), DataError);
+    }
+    std::filesystem::remove(path);
 }
 
 }  // namespace

@@ -49,10 +49,10 @@ function(astroclip_test path)
         target_precompile_headers(${name} REUSE_FROM astroclip_torch_pch)
     endif()
     foreach(ranks ${test_RANKS})
-        # One thread a rank: the ranks share the machine's cores.
+        # The ranks share the machine's cores: one thread each, and a rank that waits yields its core.
         add_test(NAME ${path}:${ranks}
             COMMAND ${MPIEXEC_EXECUTABLE} --oversubscribe --bind-to none -n ${ranks} $<TARGET_FILE:${name}>)
         set_tests_properties(${path}:${ranks} PROPERTIES TIMEOUT ${test_TIMEOUT} PROCESSORS ${ranks}
-            ENVIRONMENT "OMP_NUM_THREADS=1;OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1")
+            ENVIRONMENT "OMP_NUM_THREADS=1;OMPI_MCA_mpi_yield_when_idle=1;OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1")
     endforeach()
 endfunction()

@@ -17,7 +17,6 @@ public:
     static Filter read(const std::string& path);
     double operator()(double wavelength_angstrom) const;  // 0 outside
     double first_angstrom() const { return first_; }
-    double last_angstrom() const { return first_ + static_cast<double>(response_.size() - 1); }
 
     // AB flux in nanomaggies of a spectrum (1e-17 erg/s/cm²/Å at increasing Å), over the part of the filter
     // that it covers: ∫ f λ T dλ / ∫ c T/λ dλ, by the trapezium rule.
