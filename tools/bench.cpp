@@ -305,6 +305,9 @@ int run(int argc, char** argv)
     } catch (const Error& error) {
         log::error("astroclip-bench failed (exit code {}): {}", error.exit_code, error.what());
         return error.exit_code;
+    } catch (const std::exception& error) {
+        log::error("astroclip-bench failed (exit code 70): {}", error.what());
+        return 70;
     }
 }
 

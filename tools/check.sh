@@ -1,17 +1,15 @@
 #!/bin/bash
 # Everything a change must pass: set-up, build without warnings, format, shell scripts, tests.
-# usage: tools/check.sh [--long] [--kills]
-#   --long    also the tests labelled `long`
+# usage: tools/check.sh [--kills]
 #   --kills   also those labelled `kills`: every stage killed at many moments (up to 30 minutes)
 # shellcheck disable=SC2317  # functions called through check()
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 70
-left_out=(long kills)
+left_out=(kills)
 for argument in "$@"; do
     case $argument in
-        --long) left_out=("${left_out[@]/#long/}") ;;
         --kills) left_out=("${left_out[@]/#kills/}") ;;
-        *) sed -n '3,5s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 64 ;;
+        *) sed -n '3,4s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 64 ;;
     esac
 done
 

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/error.hpp"
+#include "core/heartbeat.hpp"
 #include "core/random.hpp"
 #include "ssl/task_state.hpp"
 
@@ -147,6 +148,7 @@ ClipTask::Embeddings ClipTask::embed_held_out()
 
     std::vector<at::Tensor> image, spectrum;
     for (std::int64_t at = 0; at < own; at += embedding_batch) {
+        alive("validation");
         const auto count = std::min(embedding_batch, own - at);
         const auto z = embed(
             galaxies_.read(share.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(count))),
