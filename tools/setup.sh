@@ -17,7 +17,7 @@ packages=(g++ cmake ninja-build ccache lld git pkg-config libopenmpi-dev openmpi
 say() { echo "setup: $*" >&2; }
 
 missing_packages() {
-    # shellcheck disable=SC2016  # the braces are dpkg-query's
+    # procps shellcheck disable=SC2016  # the braces are dpkg-query's
     dpkg-query -W -f '${db:Status-Status} ${Package}\n' "${packages[@]}" 2>/dev/null | sed -n 's/^installed //p' |
         grep -vxFf - <(printf '%s\n' "${packages[@]}")
 }
@@ -89,7 +89,7 @@ fetch_torch() { # FOLDER
     local folder=$1 work
     local -a wanted=("torch==$torch_version")
     work=$(mktemp -d "$cache/.torch.XXXXXX")
-    # shellcheck disable=SC2064  # this folder, not a later value of the name
+    # procps shellcheck disable=SC2064  # this folder, not a later value of the name
     trap "rm -rf '$work'" EXIT
     if wants_cuda; then
         say "taking LibTorch $torch_version with its CUDA libraries into $folder"
