@@ -10,14 +10,14 @@ set -euo pipefail
 torch_version=2.11.0
 cuda_packages=(nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)   # libtorch_cpu.so itself is linked with these
 packages=(g++ cmake ninja-build ccache lld git pkg-config libopenmpi-dev openmpi-bin libhdf5-openmpi-dev
-    libboost-program-options-dev libcfitsio-dev libfmt-dev nlohmann-json3-dev libxxhash-dev libnanoflann-dev
+    libboost-program-options-dev libcfitsio-dev libfmt-dev nlohmann-json3-dev libxxhash-dev libnanoflann-dev procps
     libgtest-dev python3-numpy python3-h5py python3-astropy python3-matplotlib python3-venv python3-pip shellcheck
     clang-format)
 
 say() { echo "setup: $*" >&2; }
 
 missing_packages() {
-    # procps shellcheck disable=SC2016  # the braces are dpkg-query's
+    # shellcheck disable=SC2016  # the braces are dpkg-query's
     dpkg-query -W -f '${db:Status-Status} ${Package}\n' "${packages[@]}" 2>/dev/null | sed -n 's/^installed //p' |
         grep -vxFf - <(printf '%s\n' "${packages[@]}")
 }
@@ -89,7 +89,7 @@ fetch_torch() { # FOLDER
     local folder=$1 work
     local -a wanted=("torch==$torch_version")
     work=$(mktemp -d "$cache/.torch.XXXXXX")
-    # procps shellcheck disable=SC2064  # this folder, not a later value of the name
+    # shellcheck disable=SC2064  # this folder, not a later value of the name
     trap "rm -rf '$work'" EXIT
     if wants_cuda; then
         say "taking LibTorch $torch_version with its CUDA libraries into $folder"
