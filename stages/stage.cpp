@@ -316,8 +316,8 @@ int run_parsed(Frame& frame, const Description& description, config::Options& op
 int run_frame(int argc, char** argv, const Description& description, config::Options& options,
               const std::function<void(Context&)>& body)
 {
-    // Matrix products must not depend on batch or threads (reliability.md §9a); MKL reads this at its first
-    // call.
+    // MKL's float32 products otherwise differ in bits between batch sizes and numbers of threads; read at its
+    // first call.
     setenv("MKL_CBWR", "AUTO,STRICT", 0);
     umask(027);
     hdf5::silence();
