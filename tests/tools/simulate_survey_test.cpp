@@ -126,6 +126,39 @@ TEST(Simulation, HasTheSameObjectsInSpectraImagesAndTruth)
     }
 }
 
+TEST(Simulation, DiffersFromItsNoiselessSpectraByNoiseOfTheStatedIvar)
+{
+    auto settings = small("noiseless");
+    settings.noiseless = true;
+    run(settings);
+    double chi2 = 0;
+    std::int64_t bins = 0;
+    for (const auto& entry : fs::directory_iterator(settings.output + "/noiseless")) {
+        const auto name = entry.path().filename().string();
+        if (!name.starts_with("coadd")) {
+            continue;
+        }
+        auto quiet = FitsFile::open(entry.path()),
+             noisy = FitsFile::open(settings.output + "/spectra/" + name);
+        for (const char* arm : {"B", "R", "Z"}) {
+            const auto read = [arm](FitsFile& file, const char* what) {
+                file.move_to(std::string(arm) + "_" + what);
+                return file.read_image();
+            };
+            const auto light = read(quiet, "FLUX"), seen = read(noisy, "FLUX"), ivar = read(noisy, "IVAR"),
+                       mask = read(noisy, "MASK");
+            for (std::size_t i = 0; i < light.size(); ++i) {
+                const bool good = ivar[i] > 0 && mask[i] == 0;
+                chi2 += good ? (seen[i] - light[i]) * (seen[i] - light[i]) * ivar[i] : 0;
+                bins += good;
+            }
+        }
+    }
+    // 36 spectra of 7958 bins: the mean of chi² scatters by sqrt(2 / 286,000) = 0.0026.
+    EXPECT_GT(bins, 250'000);
+    EXPECT_NEAR(chi2 / static_cast<double>(bins), 1, 0.015);
+}
+
 TEST(Simulation, WritesTheDefectsItIsToldTo)
 {
     auto settings = small("defects");

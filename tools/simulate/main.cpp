@@ -25,6 +25,7 @@ constexpr auto purpose =
     "astroclip-simulate: galaxies with known truth, written as the surveys write them.\n"
     "OUTPUT/spectra  coadd-*.fits with redrock-*.fits (DESI)\n"
     "OUTPUT/images   HDF5 chunks (Stein et al.), or FITS cutouts with cutouts.csv (Legacy Surveys)\n"
+    "OUTPUT/noiseless  with --noiseless: the same spectra before noise and masks\n"
     "OUTPUT/truth.fits, OUTPUT/simulation.json (the parameters; it appears when all is complete)\n";
 constexpr auto examples =
     "Examples\n"
@@ -43,6 +44,8 @@ void bind(config::Section options, Settings& s)
                 between(1, 1e5))
         .option("cutout-size", s.cutout_size, "pixels a side, of 0.262 arcsec", between(16, 1024))
         .option("sky-fibres", s.sky_fibres, "sky fibres, as a part of the galaxies", between(0, 1))
+        .option("noiseless", s.noiseless,
+                "also OUTPUT/noiseless: the same spectra before noise and masks, to compare with")
         .option("nan-pixels", s.nan_pixels, "defect: part of the images with a block of NaN", between(0, 1))
         .option("dead-fibres", s.dead_fibres,
                 "defect: part of the spectra with COADD_FIBERSTATUS set and no data", between(0, 1))

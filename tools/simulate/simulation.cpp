@@ -151,7 +151,11 @@ public:
     {
         draw_galaxies();
         plan();
-        write_all_spectra(folder + "/spectra");
+        write_all_spectra(folder + "/spectra", Exposure::noisy);
+        if (settings_.noiseless) {
+            fs::create_directory(folder + "/noiseless");
+            write_all_spectra(folder + "/noiseless", Exposure::noiseless);
+        }
         write_all_images(folder + "/images");
         write_truth(folder + "/truth.fits", truth_);
     }
@@ -161,13 +165,13 @@ public:
 private:
     void draw_galaxies();
     void plan();
-    void write_all_spectra(const std::string& folder);
+    void write_all_spectra(const std::string& folder, Exposure exposure);
     void write_all_images(const std::string& folder);
     void write_chunks(const std::string& folder);
     void write_cutouts(const std::string& folder);
     template <typename Row, typename Observe, typename Write>
     void write_in_files(std::int64_t rows, Observe observe_row, Write write);
-    Fibre observe_fibre(const FibrePlan& row) const;
+    Fibre observe_fibre(const FibrePlan& row, Exposure exposure) const;
     ImageRow observe_image(const ImagePlan& row) const;
     bool is_truncated(std::uint32_t kind, std::int64_t file, std::int64_t files) const;
     void list(const std::string& kind, const std::string& name, bool truncated);
@@ -193,7 +197,8 @@ void Run::advance(std::int64_t objects)
 {
     done_ += objects;
     if (watch_) {
-        watch_(done_, static_cast<std::int64_t>(fibres_.size() + images_.size()));
+        watch_(done_,
+               static_cast<std::int64_t>((settings_.noiseless ? 2 : 1) * fibres_.size() + images_.size()));
     }
     if (stop_signalled()) {
         throw Stopped("stopped on request; the same command starts again");
@@ -260,7 +265,7 @@ void Run::plan()
     fibres_.insert(fibres_.end(), second_fibres.begin(), second_fibres.end());
 }
 
-Fibre Run::observe_fibre(const FibrePlan& row) const
+Fibre Run::observe_fibre(const FibrePlan& row, Exposure exposure) const
 {
     Fibre fibre;
     if (row.galaxy < 0) {
@@ -268,7 +273,7 @@ Fibre Run::observe_fibre(const FibrePlan& row) const
         fibre.targetid = (std::int64_t{1} << 59) + row.sky + 1;
         fibre.ra = random.uniform(0, 1);
         fibre.dec = random.uniform(-1, 1);
-        fibre.spectrum = observe_sky(row.sky, population_, sky_noise_);
+        fibre.spectrum = observe_sky(row.sky, population_, sky_noise_, exposure);
         fibre.redrock = {random.uniform(0, 1.6),
                          1e-3,
                          7900,
@@ -284,7 +289,7 @@ Fibre Run::observe_fibre(const FibrePlan& row) const
     fibre.targetid = galaxy.place.targetid();
     fibre.ra = galaxy.place.ra;
     fibre.dec = galaxy.place.dec;
-    fibre.spectrum = observe_spectrum(galaxy, population_, sky_noise_, row.realization);
+    fibre.spectrum = observe_spectrum(galaxy, population_, sky_noise_, row.realization, exposure);
     fibre.redrock = fit_redshift(galaxy, median_snr(fibre.spectrum), settings_.seed, row.realization);
     if (row.dead || row.zero) {
         for (std::size_t a = 0; a < arms.size(); ++a) {
@@ -368,18 +373,20 @@ void Run::write_in_files(std::int64_t rows, Observe observe_row, Write write)
     }
 }
 
-void Run::write_all_spectra(const std::string& folder)
+void Run::write_all_spectra(const std::string& folder, Exposure exposure)
 {
+    const bool noisy = exposure == Exposure::noisy;
+    const auto kind = fs::path(folder).filename().string();
     const auto rows = static_cast<std::int64_t>(fibres_.size());
     const auto files = (rows + settings_.per_file - 1) / settings_.per_file;
     const auto coadd = [](std::int64_t f) { return fmt::format("coadd-simulated-{:05}.fits", f); };
     for (std::int64_t f = 0; f < files; ++f) {
-        list("spectra", "spectra/" + coadd(f), is_truncated(0, f, files));
+        list(kind, kind + "/" + coadd(f), noisy && is_truncated(0, f, files));
     }
     const auto observe_row = [&](std::int64_t i) {
         const auto& row = fibres_[static_cast<std::size_t>(i)];
-        auto fibre = observe_fibre(row);
-        if (fibre.galaxy && row.realization == 0) {
+        auto fibre = observe_fibre(row, exposure);
+        if (noisy && fibre.galaxy && row.realization == 0) {
             auto& truth = truth_[static_cast<std::size_t>(row.galaxy)];
             truth.snr = static_cast<float>(median_snr(fibre.spectrum));
             truth.defects |=
@@ -393,7 +400,7 @@ void Run::write_all_spectra(const std::string& folder)
             const auto tile = static_cast<std::int32_t>(f + 1);
             write_coadd(folder + "/" + coadd(f), observed, tile, f % 2 == 1);
             write_redrock(folder + fmt::format("/redrock-simulated-{:05}.fits", f), observed, tile);
-            if (is_truncated(0, f, files)) {
+            if (noisy && is_truncated(0, f, files)) {
                 cut_off(folder + "/" + coadd(f));
             }
         });
@@ -468,7 +475,7 @@ void Run::write_cutouts(const std::string& folder)
 std::int64_t estimated_bytes(const Settings& settings)
 {
     const std::int64_t image = 12LL * settings.cutout_size * settings.cutout_size;
-    const std::int64_t spectrum = 12LL * 7958;
+    const std::int64_t spectrum = (settings.noiseless ? 2 : 1) * 12LL * 7958;
     return settings.galaxies * (image + spectrum + 1000);
 }
 

@@ -18,6 +18,7 @@ struct Settings {
     int cutout_size = 152;
     int threads = 1;
     double sky_fibres = 0.02;
+    bool noiseless = false;  // also OUTPUT/noiseless: every spectrum of OUTPUT/spectra before noise and masks
     // Defects, as a part of the objects (or files).
     double nan_pixels = 0, dead_fibres = 0, zero_spectra = 0, duplicates = 0, truncated_files = 0;
 };
@@ -25,10 +26,11 @@ struct Settings {
 // Objects done so far, of how many.
 using Watcher = std::function<void(std::int64_t done, std::int64_t total)>;
 
-// Writes OUTPUT/{spectra,images,truth.fits,simulation.json}. All is written in OUTPUT.part and appears by one
-// rename; `parameters` go into simulation.json. The bytes depend on the settings other than `threads` and
-// `output` only. Returns false if OUTPUT is complete with the same parameters already. Throws OutputConflict
-// if it is something else (unless `force`) or being written, IoError, MissingInput (data), Stopped.
+// Writes OUTPUT/{spectra,images,truth.fits,simulation.json} and, if asked, OUTPUT/noiseless. All is written
+// in OUTPUT.part and appears by one rename; `parameters` go into simulation.json. The bytes depend on the
+// settings other than `threads` and `output` only. Returns false if OUTPUT is complete with the same
+// parameters already. Throws OutputConflict if it is something else (unless `force`) or being written,
+// IoError, MissingInput (data), Stopped.
 bool simulate(const Settings& settings, const nlohmann::json& parameters, bool force,
               const Watcher& watch = {});
 

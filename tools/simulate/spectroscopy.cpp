@@ -70,7 +70,7 @@ void mask_bins(Random& random, std::size_t arm, Spectrum& spectrum)
 
 // Noise on the noiseless arms.
 Spectrum expose(const std::array<std::vector<double>, 3>& light, const SkyNoise& noise, std::uint64_t seed,
-                std::string_view purpose, std::uint64_t object, std::uint32_t realization)
+                std::string_view purpose, std::uint64_t object, std::uint32_t realization, Exposure exposure)
 {
     Random random(seed, purpose, realization, object);
     Noise normal(seed, std::string(purpose) + "-noise", realization, object);
@@ -83,14 +83,16 @@ Spectrum expose(const std::array<std::vector<double>, 3>& light, const SkyNoise&
         spectrum.ivar[a].assign(arms[a].bins, 0);
         spectrum.mask[a].assign(arms[a].bins, 0);
         for (std::size_t i = 0; i < arms[a].bins; ++i) {
-            const float draw = normal();
+            const float draw = exposure == Exposure::noisy ? normal() : 0;
             if (sky[i] > 0) {
                 const double variance = 1 / sky[i] + photon_variance / depth * std::max(0.0, light[a][i]);
                 spectrum.flux[a][i] = static_cast<float>(light[a][i] + std::sqrt(variance) * draw);
                 spectrum.ivar[a][i] = static_cast<float>(1 / variance);
             }
         }
-        mask_bins(random, a, spectrum);
+        if (exposure == Exposure::noisy) {
+            mask_bins(random, a, spectrum);
+        }
     }
     return spectrum;
 }
@@ -134,7 +136,7 @@ SkyNoise SkyNoise::read(const std::string& path)
 }
 
 Spectrum observe_spectrum(const Galaxy& galaxy, const Population& population, const SkyNoise& noise,
-                          std::uint32_t realization)
+                          std::uint32_t realization, Exposure exposure)
 {
     Random random(population.seed(), "spectrograph", realization, static_cast<std::uint64_t>(galaxy.index));
     const double seeing = 1.1 * std::exp(0.12 * random.normal());
@@ -158,16 +160,18 @@ Spectrum observe_spectrum(const Galaxy& galaxy, const Population& population, co
         }
     }
     return expose(seen, noise, population.seed(), "exposure", static_cast<std::uint64_t>(galaxy.index),
-                  realization);
+                  realization, exposure);
 }
 
-Spectrum observe_sky(std::int64_t number, const Population& population, const SkyNoise& noise)
+Spectrum observe_sky(std::int64_t number, const Population& population, const SkyNoise& noise,
+                     Exposure exposure)
 {
     std::array<std::vector<double>, 3> dark;
     for (std::size_t a = 0; a < arms.size(); ++a) {
         dark[a].assign(arms[a].bins, 0);
     }
-    return expose(dark, noise, population.seed(), "sky-fibre", static_cast<std::uint64_t>(number), 0);
+    return expose(dark, noise, population.seed(), "sky-fibre", static_cast<std::uint64_t>(number), 0,
+                  exposure);
 }
 
 double median_snr(const Spectrum& spectrum)

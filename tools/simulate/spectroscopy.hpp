@@ -47,10 +47,13 @@ inline constexpr std::int64_t zwarn_sky = 1, zwarn_small_delta_chi2 = 1 << 2, zw
 // The light that enters the fibre (parts lose light by their size), with 5 % scatter of the calibration and
 // small tilts of each arm, the noise of a real sky and of the photons, and bins masked for cosmic rays and
 // bad columns (there the flux is wrong, and the ivar usually 0).
+// Without noise: the same light and ivar, before noise and masks.
+enum class Exposure { noisy, noiseless };
 Spectrum observe_spectrum(const Galaxy& galaxy, const Population& population, const SkyNoise& noise,
-                          std::uint32_t realization = 0);
+                          std::uint32_t realization = 0, Exposure exposure = Exposure::noisy);
 // A fibre on empty sky.
-Spectrum observe_sky(std::int64_t number, const Population& population, const SkyNoise& noise);
+Spectrum observe_sky(std::int64_t number, const Population& population, const SkyNoise& noise,
+                     Exposure exposure = Exposure::noisy);
 
 // Median over all bins of flux · sqrt(ivar), arms combined by ivar on the common grid; bins without ivar
 // count as 0.
