@@ -40,12 +40,19 @@ stages() {
         --set "evaluate.labels=$run/survey/truth.fits"
 }
 
+probe() {
+    [ ! -e "$run/probe.json" ] || return 0
+    build/bin/astroclip-probe-spectra --threads "$(nproc)" --model "$run/spectrum-encoder" --spectra "$run/spectra" \
+        --pairs "$run/pairs" --trust --output "$run/probe.json" >&2
+}
+
 report() { /usr/bin/python3 tools/report "$run"; }
 
 part set-up bash tools/setup.sh
 part build bash tools/build.sh
 part simulate simulate
 part stages stages
+part probe probe
 part report report
 
 printf '\ndemo: time of each part\n' && printf '  %s\n' "${times[@]}"

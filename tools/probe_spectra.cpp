@@ -5,12 +5,13 @@
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <numeric>
+#include <optional>
+#include <span>
 
 #include "catalogue/metrics.hpp"
 #include "catalogue/regression.hpp"
@@ -18,12 +19,16 @@
 #include "core/log.hpp"
 #include "core/provenance.hpp"
 #include "data/batches.hpp"
+#include "data/rows.hpp"
 #include "data/spectrum_gaps.hpp"
 #include "nn/encoder.hpp"
+#include "store/publication.hpp"
+#include "store/reader.hpp"
 
 namespace astroclip::probe {
 namespace {
 
+constexpr std::size_t page_spectra = 12;
 constexpr const char* purpose =
     "astroclip-probe-spectra: reconstruction of masked spectra and redshifts from a spectrum encoder, beside "
     "what needs "
@@ -31,7 +36,6 @@ constexpr const char* purpose =
 
 struct Options {
     std::string model, spectra, pairs, noiseless, real, output;
-    data::SpectrumMasksConfig masks;
     int reach = 20;
     int neighbours = 64;
     int limit = 1000;
@@ -51,8 +55,9 @@ void bind(config::Section options, Options& o)
                 config::at_least(1))
         .option("neighbours", o.neighbours, "k of the redshift regression", config::at_least(1))
         .option("limit", o.limit, "held-out spectra to reconstruct, at most", config::at_least(1))
+        .option("output", o.output,
+                "file for all of it, with a page of spectra, as JSON (tools/report draws it)")
         .option("trust", o.trust, "do not check the hashes of the stores' files");
-    data::bind(options, o.masks);
 }
 
 // Calls body(batch) for the galaxies in batches of the embedders' size.
@@ -100,49 +105,208 @@ at::Tensor fluxes_of(const data::Galaxies& galaxies, const std::map<std::int64_t
     return galaxies.read(numbers).spectra;
 }
 
-// Mean squared errors over the samples that no visible token shows, in standardised units.
-nlohmann::json reconstruction(nn::SpecFormer& model, const data::SpectrumTokensConfig& config,
-                              const Options& o, std::uint64_t seed, const data::Galaxies& galaxies)
-{
-    std::optional<data::Galaxies> noiseless;
-    std::map<std::int64_t, std::int64_t> rows;
-    if (!o.noiseless.empty()) {
-        noiseless.emplace(data::Stores{.spectra = o.noiseless, .trust = o.trust});
-        rows = rows_of(*noiseless);
+// Squared errors over the samples that no visible token shows, in standardised units.
+class Errors {
+public:
+    explicit Errors(std::int64_t bins) : count_(at::zeros({bins}, at::kDouble)) {}
+
+    // values, truth [B, L]; hidden [B, L] bool
+    void add(const std::string& name, const at::Tensor& values, const at::Tensor& truth,
+             const at::Tensor& hidden)
+    {
+        const auto squares = at::where(hidden, (values - truth).square(), at::zeros({})).to(at::kDouble);
+        auto& [by_bin, by_spectrum] = of_[name];
+        by_bin = by_bin.defined() ? by_bin + squares.sum(0) : squares.sum(0);
+        by_spectrum.push_back(squares.sum(1));
     }
-    auto held_out = galaxies.members(true);
-    held_out.resize(std::min(held_out.size(), static_cast<std::size_t>(o.limit)));
-    const auto mean = mean_spectrum(galaxies, config);
-    std::map<std::string, double> error;
-    double count = 0;
-    in_batches(galaxies, held_out, [&](const data::Batch& batch) {
-        const auto own = data::standardised(batch.spectra, config);
-        const auto truth =
-            noiseless ? (fluxes_of(*noiseless, rows, batch.object_ids) - own.mean) / own.std : own.values;
-        const auto tokens = data::spectrum_tokens(batch.spectra, config);
-        const auto starts = data::mask_starts(batch.object_ids, tokens.size(1), seed, std::nullopt, o.masks);
-        const auto hidden = data::hidden_samples(starts, o.masks.width, galaxies.bins(), config);
-        const auto predicted = data::samples_of_tokens(
-            model->reconstruct(data::mask_tokens(tokens, starts, o.masks.width)), galaxies.bins(), config);
-        const auto add = [&](const char* name, const at::Tensor& values) {
-            error[name] +=
-                at::where(hidden, (values - truth).square(), at::zeros({})).sum(at::kDouble).item<double>();
-        };
-        add("model", predicted);
-        add("interpolation", data::interpolated(own.values, hidden, o.reach));
-        add("mean_spectrum", mean.expand_as(truth));
-        if (noiseless) {
-            add("noisy_flux", own.values);
+    void count(const at::Tensor& hidden)
+    {
+        count_ += hidden.sum(0);
+        counts_.push_back(hidden.sum(1).to(at::kDouble));
+    }
+
+    nlohmann::json means() const
+    {
+        nlohmann::json json = {{"samples", count_.sum().item<double>()}};
+        for (const auto& [name, sums] : of_) {
+            json[name] = (sums.first.sum() / count_.sum()).item<double>();
         }
-        count += hidden.sum().item<double>();
-    });
-    nlohmann::json result = {
-        {"spectra", held_out.size()}, {"samples", count}, {"against", noiseless ? "noiseless" : "noisy"}};
-    for (const auto& [name, sum] : error) {
-        result[name] = sum / count;
+        return json;
     }
-    return result;
-}
+    // Where the errors lie: means over groups of `bins` or of spectra. group [L] or [spectra] int64 from 0.
+    nlohmann::json by_wavelength(const at::Tensor& group) const { return grouped(group, count_, false); }
+    nlohmann::json by_spectrum(const at::Tensor& group) const
+    {
+        return grouped(group, at::cat(counts_), true);
+    }
+
+private:
+    nlohmann::json grouped(const at::Tensor& group, const at::Tensor& count, bool of_spectra) const
+    {
+        const auto groups = group.max().item<std::int64_t>() + 1;
+        const auto total = [&](const at::Tensor& values) {
+            return at::zeros({groups}, at::kDouble).index_add(0, group, values);
+        };
+        nlohmann::json json;
+        for (const auto& [name, sums] : of_) {
+            const auto mean = total(of_spectra ? at::cat(sums.second) : sums.first) / total(count);
+            json[name] =
+                std::vector<double>(mean.const_data_ptr<double>(), mean.const_data_ptr<double>() + groups);
+        }
+        return json;
+    }
+
+    at::Tensor count_;                // [L]
+    std::vector<at::Tensor> counts_;  // [B] each
+    std::map<std::string, std::pair<at::Tensor, std::vector<at::Tensor>>> of_;
+};
+
+// The held-out spectra with what hides parts of them, and what is predicted there.
+class Reconstruction {
+public:
+    Reconstruction(const std::string& model, const Options& o, std::uint64_t seed,
+                   const data::Galaxies& galaxies)
+        : o_(o),
+          seed_(seed),
+          galaxies_(galaxies),
+          store_(o.spectra, "spectra", true),  // its hashes are looked at by `galaxies`
+          model_(nn::load_specformer(model)),
+          tokens_(data::spectrum_tokens_config(nn::WeightsFile(model).metadata(), "")),
+          masks_(data::spectrum_masks_config(nn::WeightsFile(model).metadata())),
+          errors_(galaxies.bins())
+    {
+        if (!o.noiseless.empty()) {
+            noiseless_.emplace(data::Stores{.spectra = o.noiseless, .trust = o.trust});
+            noiseless_rows_ = rows_of(*noiseless_);
+        }
+    }
+
+    void run()
+    {
+        auto held_out = galaxies_.members(true);
+        held_out.resize(std::min(held_out.size(), static_cast<std::size_t>(o_.limit)));
+        if (held_out.empty()) {
+            throw DataError(o_.spectra, "has no held-out spectra");
+        }
+        spectra_ = held_out.size();
+        const auto mean = mean_spectrum(galaxies_, tokens_);
+        in_batches(galaxies_, held_out, [&](const data::Batch& batch) { add(batch, mean); });
+        measure_snr(held_out);
+    }
+
+    nlohmann::json scores() const
+    {
+        auto json = errors_.means();
+        json["spectra"] = spectra_;
+        json["against"] = noiseless_ ? "noiseless" : "noisy";
+        return json;
+    }
+    nlohmann::json page() const { return page_; }
+    nlohmann::json errors_by_wavelength() const
+    {
+        const auto wavelength = store_.axis("wavelength");
+        constexpr std::int64_t groups = 40;
+        const auto bins = static_cast<std::int64_t>(wavelength.size());
+        const auto group = at::arange(bins, at::kLong).mul(groups).floor_divide(bins);
+        auto json = errors_.by_wavelength(group);
+        for (std::int64_t i = 0; i < groups; ++i) {
+            json["wavelength"].push_back(
+                wavelength[static_cast<std::size_t>((2 * i + 1) * bins / (2 * groups))]);
+        }
+        return json;
+    }
+    nlohmann::json errors_by_snr() const
+    {
+        constexpr std::int64_t groups = 8;
+        const auto order = at::argsort(snr_);
+        const auto count = snr_.size(0);
+        const auto group = at::empty_like(order).index_copy_(
+            0, order, at::arange(count, at::kLong).mul(groups).floor_divide(count));
+        auto json = errors_.by_spectrum(group);
+        for (std::int64_t i = 0; i < groups; ++i) {
+            const auto some = snr_.masked_select(group == i);
+            json["snr"].push_back(some.numel() > 0 ? some.median().item<double>() : 0.0);
+        }
+        return json;
+    }
+
+private:
+    void add(const data::Batch& batch, const at::Tensor& mean)
+    {
+        const auto own = data::standardised(batch.spectra, tokens_);
+        const auto truth =
+            noiseless_ ? (fluxes_of(*noiseless_, noiseless_rows_, batch.object_ids) - own.mean) / own.std
+                       : own.values;
+        const auto tokens = data::spectrum_tokens(batch.spectra, tokens_);
+        const auto starts = data::mask_starts(batch.object_ids, tokens.size(1), seed_, std::nullopt, masks_);
+        const auto hidden = data::hidden_samples(starts, masks_.width, galaxies_.bins(), tokens_);
+        const auto predicted = data::samples_of_tokens(
+            model_->reconstruct(data::mask_tokens(tokens, starts, masks_.width)), galaxies_.bins(), tokens_);
+        errors_.count(hidden);
+        errors_.add("model", predicted, truth, hidden);
+        errors_.add("interpolation", data::interpolated(own.values, hidden, o_.reach), truth, hidden);
+        errors_.add("mean_spectrum", mean.expand_as(truth), truth, hidden);
+        if (noiseless_) {
+            errors_.add("noisy_flux", own.values, truth, hidden);
+        }
+        for (std::int64_t i = 0; i < batch.size() && page_.size() < page_spectra; ++i) {
+            page_.push_back(page_entry(batch, i, own, predicted, hidden));
+        }
+    }
+
+    nlohmann::json page_entry(const data::Batch& batch, std::int64_t i, const data::Standardised& own,
+                              const at::Tensor& predicted, const at::Tensor& hidden) const
+    {
+        const auto row = [&](const at::Tensor& values) {
+            const auto one = values[i].to(at::kDouble).mul(1e4).round().div(1e4).contiguous();
+            return std::vector<double>(one.const_data_ptr<double>(),
+                                       one.const_data_ptr<double>() + one.numel());
+        };
+        nlohmann::json entry = {{"object_id", batch.object_ids[static_cast<std::size_t>(i)]},
+                                {"flux", row(batch.spectra)},
+                                {"prediction", row(predicted * own.std + own.mean)}};
+        auto& runs = entry["hidden"] = nlohmann::json::array();  // [first, last) samples
+        const auto flags = hidden[i].contiguous();
+        const bool* begin = flags.const_data_ptr<bool>();
+        const bool* end = begin + flags.numel();
+        for (const bool* first = std::find(begin, end, true); first != end;) {
+            const bool* last = std::find(first, end, false);
+            runs.push_back({first - begin, last - begin});
+            first = std::find(last, end, true);
+        }
+        return entry;
+    }
+
+    // Median of flux · sqrt(ivar) of each spectrum, over the samples with inverse variance.
+    void measure_snr(const std::vector<std::int64_t>& held_out)
+    {
+        const auto redshift = galaxies_.column("redshift");
+        for (std::size_t i = 0; i < page_.size(); ++i) {
+            page_[i]["redshift"] = redshift[static_cast<std::size_t>(held_out[i])];
+        }
+        std::vector<std::int64_t> rows;
+        for (const auto number : held_out) {
+            rows.push_back(galaxies_[number].spectrum_row);
+        }
+        const auto ratio =
+            data::read_rows(store_, "flux", rows) * data::read_rows(store_, "ivar", rows).sqrt();
+        snr_ = std::get<0>(ratio.median(1)).to(at::kDouble);
+    }
+
+    const Options& o_;
+    std::uint64_t seed_;
+    const data::Galaxies& galaxies_;
+    store::Reader store_;
+    nn::SpecFormer model_;
+    data::SpectrumTokensConfig tokens_;
+    data::SpectrumMasksConfig masks_;
+    std::optional<data::Galaxies> noiseless_;
+    std::map<std::int64_t, std::int64_t> noiseless_rows_;
+    Errors errors_;
+    at::Tensor snr_;  // [spectra]
+    std::size_t spectra_ = 0;
+    nlohmann::json page_ = nlohmann::json::array();
+};
 
 struct Described {
     at::Tensor vectors;            // [n, width]
@@ -236,18 +400,27 @@ nlohmann::json probe(const Options& o, const config::RunOptions& run)
     const at::NoGradGuard no_grad;
     at::set_num_threads(run.threads);
     const comm::World world(MPI_COMM_WORLD);
-    const auto path = required("model", o.model) + "/model.safetensors";
-    auto model = nn::load_specformer(path);
-    const auto tokens = data::spectrum_tokens_config(nn::WeightsFile(path).metadata(), "");
+    store::read_manifest(required("model", o.model));
+    const auto path = o.model + "/model.safetensors";
     const data::Galaxies galaxies(
         data::Stores{.spectra = required("spectra", o.spectra), .pairs = o.pairs, .trust = o.trust});
     log::info("reconstructing masked spectra");
-    nlohmann::json result = {{"reconstruction", reconstruction(model, tokens, o, run.seed, galaxies)}};
+    Reconstruction reconstruction(path, o, run.seed, galaxies);
+    reconstruction.run();
+    nlohmann::json result = {{"reconstruction", reconstruction.scores()}};
     log::info("redshifts by nearest neighbours");
+    const auto tokens = data::spectrum_tokens_config(nn::WeightsFile(path).metadata(), "");
     const auto trained = nn::load_embedder(path, at::kCPU),
                untrained = nn::untrained_embedder(path, run.seed, at::kCPU);
     result["redshift"] = {{"trained", redshifts(world, galaxies, *trained, tokens, o, run.seed)},
                           {"untrained", redshifts(world, galaxies, *untrained, tokens, o, run.seed)}};
+    if (!o.output.empty()) {
+        auto all = result;
+        all["by_wavelength"] = reconstruction.errors_by_wavelength();
+        all["by_snr"] = reconstruction.errors_by_snr();
+        all["page"] = reconstruction.page();
+        store::publish_text(o.output, all.dump() + "\n");
+    }
     return result;
 }
 

@@ -5,6 +5,7 @@
 
 #include "core/error.hpp"
 #include "core/random.hpp"
+#include "data/spectrum_tokens.hpp"
 
 namespace astroclip::data {
 
@@ -12,6 +13,19 @@ void bind(config::Section options, SpectrumMasksConfig& config)
 {
     options.option("mask-chunks", config.chunks, "runs of masked tokens in a spectrum", config::at_least(1))
         .option("mask-width", config.width, "tokens in a masked run", config::at_least(1));
+}
+
+std::map<std::string, std::string> describe(const SpectrumMasksConfig& config)
+{
+    return {{"mask_chunks", std::to_string(config.chunks)}, {"mask_width", std::to_string(config.width)}};
+}
+
+SpectrumMasksConfig spectrum_masks_config(const std::map<std::string, std::string>& metadata)
+{
+    SpectrumMasksConfig config;
+    config.chunks = static_cast<int>(metadata_number(metadata, "mask_chunks", config.chunks));
+    config.width = static_cast<int>(metadata_number(metadata, "mask_width", config.width));
+    return config;
 }
 
 at::Tensor mask_starts(std::span<const std::int64_t> object_ids, std::int64_t tokens, std::uint64_t seed,

@@ -3,8 +3,10 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
+#include <string>
 
 #include "config/options.hpp"
 
@@ -17,6 +19,11 @@ struct SpectrumMasksConfig {
     int width = 50;  // tokens
 };
 void bind(config::Section options, SpectrumMasksConfig& config);
+
+// As strings in a model's metadata, and back; what is absent there keeps its default. Throws DataError for
+// what is not a number.
+std::map<std::string, std::string> describe(const SpectrumMasksConfig& config);
+SpectrumMasksConfig spectrum_masks_config(const std::map<std::string, std::string>& metadata);
 
 // First masked token of each chunk: floor(i·tokens/chunks) + uniform integer in [0, floor(tokens/chunks) -
 // width), drawn for each spectrum by itself from (seed, epoch, object id). Without an epoch the masks are

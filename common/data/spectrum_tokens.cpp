@@ -66,21 +66,26 @@ std::map<std::string, std::string> describe(const SpectrumTokensConfig& config)
             {"std_min", fmt::format("{}", config.std_min)}};
 }
 
+double metadata_number(const std::map<std::string, std::string>& metadata, const std::string& key,
+                       double absent)
+{
+    const auto found = metadata.find(key);
+    if (found == metadata.end()) {
+        return absent;
+    }
+    double value = 0;
+    const auto* end = found->second.data() + found->second.size();
+    if (std::from_chars(found->second.data(), end, value).ptr != end) {
+        throw DataError("model", fmt::format("metadata '{}' = '{}' is not a number", key, found->second));
+    }
+    return value;
+}
+
 SpectrumTokensConfig spectrum_tokens_config(const std::map<std::string, std::string>& metadata,
                                             const std::string& prefix)
 {
     const auto number = [&](const std::string& key, double absent) {
-        const auto found = metadata.find(prefix + key);
-        if (found == metadata.end()) {
-            return absent;
-        }
-        double value = 0;
-        const auto* end = found->second.data() + found->second.size();
-        if (std::from_chars(found->second.data(), end, value).ptr != end) {
-            throw DataError("model",
-                            fmt::format("metadata '{}' = '{}' is not a number", found->first, found->second));
-        }
-        return value;
+        return metadata_number(metadata, prefix + key, absent);
     };
     SpectrumTokensConfig config;
     config.section_length = static_cast<int>(number("slice_section_length", config.section_length));

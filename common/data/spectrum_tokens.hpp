@@ -28,6 +28,8 @@ void bind(config::Section options, SpectrumTokensConfig& config);
 std::map<std::string, std::string> describe(const SpectrumTokensConfig& config);
 SpectrumTokensConfig spectrum_tokens_config(const std::map<std::string, std::string>& metadata,
                                             const std::string& prefix);
+double metadata_number(const std::map<std::string, std::string>& metadata, const std::string& key,
+                       double absent);
 
 // Tokens of a spectrum of `samples` bins: ceil((samples - overlap) / stride). This counts the token of
 // statistics, and not the last section: the published code drops it even when it is complete, and its

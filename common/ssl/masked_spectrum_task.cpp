@@ -138,6 +138,7 @@ std::map<std::string, std::string> MaskedSpectrumTask::model_metadata() const
 {
     auto metadata = nn::describe(config_.model);
     metadata.merge(data::describe(config_.tokens));
+    metadata.merge(data::describe(config_.masks));
     return metadata;
 }
 

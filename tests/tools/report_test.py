@@ -140,11 +140,25 @@ def make_trainings(run, random):
         (run / "status" / f"{stage}.attempts.jsonl").write_text('{"started": "x"}\n{"seconds": 12.5, "exit_code": 0}\n')
 
 
+def make_probe(run, ids, z, random):
+    """As astroclip-probe-spectra writes it; a bin of wavelength in which nothing was hidden has no error."""
+    errors = {"model": 0.04, "interpolation": 0.08, "mean_spectrum": 0.1}
+    bins = {name: [value, None, value] for name, value in errors.items()}
+    page = [{"object_id": int(ids[i]), "redshift": float(z[i]), "hidden": [[700, 1100], [7380, 7781]],
+             "flux": random.normal(2, 1, len(WAVELENGTH)).round(4).tolist(), "prediction": [2.0] * len(WAVELENGTH)} for i in range(2)]
+    one = {"r2": 0.5, "r2_low": 0.4, "r2_high": 0.6, "n": 60}
+    (run / "probe.json").write_text(json.dumps({
+        "reconstruction": {**errors, "spectra": 60, "samples": 1.0e5, "against": "noisy"},
+        "redshift": {"trained": one, "untrained": {**one, "r2": 0.2}}, "page": page,
+        "by_wavelength": {**bins, "wavelength": [4000, 6000, 8000]}, "by_snr": {**bins, "snr": [1, 2, 4]}}))
+
+
 def make_run(path):
     random = np.random.default_rng(1)
     ids, ra, dec, z = make_stores(path, random)
     make_search(path, ids, ra, dec, z, random)
     make_evaluation(path, ids, z, random)
+    make_probe(path, ids, z, random)
     make_trainings(path, random)
 
 
@@ -197,7 +211,7 @@ class Report(unittest.TestCase):
     def test_whole_run_has_every_section_in_one_file(self):
         make_run(self.run_folder)
         page, figures = self.read()
-        for anchor in ("retrieval", "redshift", "properties", "search", "map", "training", "input", "run"):
+        for anchor in ("retrieval", "redshift", "properties", "search", "map", "training", "spectra", "input", "run"):
             self.assertIn(f'<section id="{anchor}">', page)
         self.assertNotIn('class="missing"', page)
         self.assertIn("no &lt;good&gt; bins", page)

@@ -58,6 +58,44 @@ def loss_curve(title, curve, colour):
     return as_image(figure, f"Loss curve of {title}")
 
 
+def reconstruction(wavelength, one):
+    """A spectrum, what of it was hidden, and what was predicted there."""
+    flux, prediction = np.array(one["flux"], dtype=float), np.array(one["prediction"], dtype=float)
+    figure, axes = plt.subplots(figsize=(5.6, 2.1), layout="constrained")
+    axes.plot(wavelength, smoothed(flux, 9), color=QUIET, linewidth=0.5, alpha=0.8, label="observed (9 bins)")
+    for number, (first, last) in enumerate(one["hidden"]):
+        axes.axvspan(wavelength[first], wavelength[last - 1], color=COLOURS["spectrum"], alpha=0.1, linewidth=0)
+        axes.plot(wavelength[first:last], prediction[first:last], color=COLOURS["image"], linewidth=1.1,
+                  label=None if number else "predicted")
+    low, high = np.percentile(smoothed(flux, 9), (0.5, 99.7))
+    room = 0.2 * (high - low) + 1e-3
+    axes.set(xlim=(wavelength[0], wavelength[-1]), ylim=(low - 1.5 * room, high + 1.8 * room), xlabel="wavelength [Å]",
+             ylabel="flux [$10^{-17}$ cgs/Å]")
+    if one["redshift"] is not None:
+        for name, rest in LINES:
+            seen = rest * (1 + one["redshift"])
+            if wavelength[0] < seen < wavelength[-1]:
+                axes.axvline(seen, color=INK, linewidth=0.5, linestyle=(0, (2, 3)))
+                axes.text(seen, high + 0.9 * room, name, fontsize=7, ha="center", color=INK)
+    axes.legend(loc="lower right", fontsize=7, ncols=2)
+    return as_image(figure, f"Spectrum {one['object_id']} with its hidden parts predicted")
+
+
+RECONSTRUCTIONS = (("model", "encoder", "image"), ("interpolation", "straight line", "magnitudes"),
+                   ("mean_spectrum", "mean spectrum", "untrained"))
+
+
+def reconstruction_errors(probe, where, label):
+    figure, axes = plt.subplots(figsize=(4.2, 2.9), layout="constrained")
+    for key, name, colour in RECONSTRUCTIONS:
+        axes.plot(probe[where][label], np.array(probe[where][key], dtype=float), "o-", color=COLOURS[colour], markersize=2.5, linewidth=1.2, label=name)
+    axes.set_ylabel("mean squared error (standardised)")
+    axes.set_xlabel({"wavelength": "wavelength [Å]", "snr": "median S/N of a bin"}[label])
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="best")
+    return as_image(figure, f"Reconstruction error by {label}")
+
+
 def redshift_scatter(name, truth, predicted):
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(3.5, 4.5), sharex=True, height_ratios=(3, 1.1))
     figure.subplots_adjust(hspace=0.08, left=0.16, right=0.985, top=0.985, bottom=0.1)

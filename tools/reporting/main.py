@@ -82,6 +82,31 @@ def training_section(losses):
                    grid(parts))
 
 
+def spectra_section(run):
+    probe = run.probe()
+    if not probe:
+        return section("spectra", "Masked spectra", "", missing("Not probed: astroclip-probe-spectra writes RUN/probe.json."))
+    errors = probe["reconstruction"]
+    rows = [[name, figure_text(errors.get(key), 4)] for key, name, _ in figures.RECONSTRUCTIONS]
+    if "noisy_flux" in errors:
+        rows.append(["the noisy flux itself", figure_text(errors["noisy_flux"], 4)])
+    redshift = [[name, bold(figure_text(one["r2"])), f"{figure_text(one['r2_low'])} – {figure_text(one['r2_high'])}",
+                 figure_text(one["n"], 0)] for name, one in (("trained", probe["redshift"]["trained"]),
+                                                             ("untrained", probe["redshift"]["untrained"]))]
+    against = "the noiseless spectrum" if errors["against"] == "noiseless" else "the noisy flux, whose own noise no prediction can know"
+    drawn = [captioned(figures.reconstruction_errors(probe, "by_wavelength", "wavelength"), "Error by wavelength"),
+             captioned(figures.reconstruction_errors(probe, "by_snr", "snr"), "Error by signal to noise of the spectrum")]
+    wavelength = run.wavelength()
+    page = [captioned(figures.reconstruction(wavelength, one), f"object {one['object_id']}, z {figure_text(one['redshift'])}")
+            for one in probe["page"]] if wavelength is not None else []
+    return section("spectra", "Masked spectra", f"Parts of {figure_text(errors['spectra'], 0)} held-out spectra were hidden from the "
+                   f"spectrum encoder. Mean squared error there, in units of each spectrum's own deviation, against {against}; and "
+                   "R² of the redshift by nearest neighbours in the mean token, which no training saw.",
+                   grid(drawn), table(("hidden samples by", "error"), rows),
+                   table(("spectrum encoder", "R² of redshift", "95 % interval", "galaxies"), redshift),
+                   "<h3>A page of them</h3>", grid(page, "figures two"))
+
+
 def redshift_section(run, evaluation):
     scores = evaluation.get("photo_z", {})
     if not scores:
@@ -270,7 +295,8 @@ def summary(run, stages, rejects, losses):
                      "last": curve["train"][-1][1] if curve["train"] else None,
                      "best_validation": min((v for _, v in curve["validation"]), default=None)}
              for stage, curve in losses.items()}
-    return {**run.evaluation, "run": str(run.path), "stages": stages, "rejects": rejects, "losses": short}
+    probe = {key: value for key, value in run.probe().items() if key != "page"}
+    return {**run.evaluation, "masked_spectra": probe, "run": str(run.path), "stages": stages, "rejects": rejects, "losses": short}
 
 
 def finite(value):
@@ -301,11 +327,12 @@ def write_report(path):
         search_section(run),
         map_section(run),
         training_section(losses),
+        spectra_section(run),
         input_section(run, rejects),
         run_section(run, stages),
     ]
     names = [("retrieval", "Partners"), ("redshift", "Redshifts"), ("properties", "Properties"), ("search", "Retrievals"),
-             ("map", "Map"), ("training", "Training"), ("input", "Input"), ("run", "Run")]
+             ("map", "Map"), ("training", "Training"), ("spectra", "Masked spectra"), ("input", "Input"), ("run", "Run")]
     names = [(anchor, name) for (anchor, name), text in zip(names, sections) if text]
     complete = sum(row["state"] == "complete" for row in stages)
     subtitle = f"{run.path} · {complete} of {len(stages)} stages complete · {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}"

@@ -135,6 +135,15 @@ class Run:
         return {name: np.array(values, dtype=np.int64 if name == "object_id" else float)
                 for name, values in zip(rows[0], columns)}
 
+    def probe(self):
+        """What astroclip-probe-spectra wrote, or {}."""
+        found = read_json(self.path / "probe.json")
+        return found if {"reconstruction", "redshift", "page", "by_wavelength", "by_snr"} <= found.keys() else {}
+
+    def wavelength(self):
+        spectra = self.store("spectra")
+        return None if spectra is None else spectra["wavelength"][:]
+
     def provenance(self):
         facts = []
         latest = [m["run"] for m in self.manifests.values() if m.get("run")]
