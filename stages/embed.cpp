@@ -256,7 +256,7 @@ void append_rows(const Inputs& inputs, const Options& o, data::Range range, stor
         }
         const bool has_spectrum = inputs.embeds_spectra() && batch.has_spectrum[i];
         rows.add("object_id", id);
-        rows.add("targetid", batch.has_spectrum[i] && !survey::is_anonymous(id) ? id : std::int64_t{-1});
+        rows.add("targetid", batch.has_spectrum[i] && survey::is_targetid(id) ? id : std::int64_t{-1});
         rows.add("release", release[i]);
         rows.add("brickid", brickid[i]);
         rows.add("objid", objid[i]);

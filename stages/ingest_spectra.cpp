@@ -1,13 +1,13 @@
-// ingest-spectra: DESI coadd or spectra files, with redrock files beside them -> spectra/, one row a target
-// on the grid of 7781 bins. Rows and rejects together are the input's targets.
+// ingest-spectra: spectra of DESI (with redrock files beside them), SDSS, MaNGA or the Multimodal Universe ->
+// spectra/, one row a target on the grid of 7781 bins. Rows and rejects together are the input's targets.
 #include <cmath>
 #include <memory>
-#include <regex>
 #include <set>
 
 #include "stages/ingest.hpp"
 #include "survey/desi.hpp"
 #include "survey/sky.hpp"
+#include "survey/spectra.hpp"
 
 namespace astroclip {
 namespace {
@@ -28,19 +28,22 @@ struct Options {
 void bind(config::Section section, Options& o)
 {
     section
-        .option("input", o.input,
-                "coadd-*.fits or spectra-*.fits, a folder of them, or a list (*.txt, one path a line)",
-                config::runtime_only())
+        .option(
+            "input", o.input,
+            "file of spectra (DESI, SDSS, MaNGA: FITS; Multimodal Universe: HDF5), a folder of them, or a "
+            "list (*.txt, one path a line)",
+            config::runtime_only())
         .option("output", o.output, "store of spectra to publish", config::runtime_only())
         .option("arm-rule", o.arm_rule,
-                "how the arms are combined: edr (weights ivar where the mask is 0) or current (copied "
+                "how DESI's arms are combined: edr (weights ivar where the mask is 0) or current (copied "
                 "outside overlaps)",
                 config::one_of({"edr", "current"}))
         .option("redshifts", o.redshifts,
                 "beside: from the redrock-* file in the same folder, where there is one; none",
                 config::one_of({"beside", "none"}))
-        .option("anonymous", o.anonymous,
-                "accept files without FIBERMAP, under ids of their own and without positions")
+        .option(
+            "anonymous", o.anonymous,
+            "accept files without FIBERMAP and MaNGA stacks, under ids of their own and without positions")
         .option("keep-empty", o.keep_empty,
                 "keep spectra without a good bin, all zeros (as the published sample does)")
         .option("skip-missing", o.skip_missing, "a listed file that is not there is a reject, not an error")
@@ -53,13 +56,7 @@ void bind(config::Section section, Options& o)
         .option("part-rows", o.part_rows, "objects a part of the store; 0: about 4 GiB", config::at_least(0));
 }
 
-// The spectra among a folder's files; a spectra-* file only where its coadd-* is not there too.
-bool is_spectra(const std::string& name)
-{
-    static const std::regex pattern("(coadd|spectra)-.*\\.fits(\\.gz)?");
-    return std::regex_match(name, pattern);
-}
-
+// A spectra-* file only where its coadd-* is not there too.
 std::vector<survey::InputFile> without_coadded(std::vector<survey::InputFile> files)
 {
     const auto key = [](const std::string& path, const char* kind) {
@@ -157,12 +154,12 @@ private:
     survey::FileContents whole_contents(const survey::InputFile& input) const
     {
         const auto settings = settings_for(input.path);
-        const survey::SpectrumFile file(input.path, settings);
+        const auto file = survey::SpectrumFile::open(input.path, settings);
         if (options_.verify_checksums) {
-            file.verify_checksums();
+            file->verify_checksums();
         }
         survey::FileContents contents;
-        for (const auto& target : file.targets()) {
+        for (const auto& target : file->targets()) {
             contents.object_ids.push_back(selection_.reason_against(target).empty() ? target.object_id
                                                                                     : survey::no_id);
         }
@@ -173,7 +170,7 @@ private:
         return contents;
     }
 
-    survey::SpectrumFile::Options settings_for(const std::string& path) const
+    survey::SpectrumOptions settings_for(const std::string& path) const
     {
         return {options_.arm_rule == "edr" ? survey::ArmRule::edr : survey::ArmRule::current,
                 options_.anonymous, options_.redshifts == "beside" ? survey::redshift_file_beside(path) : ""};
@@ -183,7 +180,7 @@ private:
     {
         if (!file_ || open_ != index) {
             const auto& path = plan_->files()[index].input.path;
-            file_ = std::make_unique<survey::SpectrumFile>(path, settings_for(path));
+            file_ = survey::SpectrumFile::open(path, settings_for(path));
             open_ = index;
         }
     }
@@ -250,7 +247,8 @@ void ingest_spectra(const Options& options, stage::Context& context)
 {
     const auto& world = context.world;
     const auto files = without_coadded(
-        stage::list_together(world, options.input, is_spectra, "coadd-*.fits or spectra-*.fits"));
+        stage::list_together(world, options.input, survey::looks_like_spectra,
+                             "coadd-*.fits, spectra-*.fits, spec-*.fits or HDF5 file of spectra"));
     const Ingest reader(options);
     const auto plan =
         survey::Plan::make(world, files, options.skip_missing,
@@ -272,7 +270,7 @@ void ingest_spectra(const Options& options, stage::Context& context)
 
 const stage::Description description{
     .name = "ingest-spectra",
-    .purpose = "reads DESI spectra (coadd or spectra files, with redrock beside them) into a store",
+    .purpose = "reads spectra (DESI with redrock beside them, SDSS, MaNGA, Multimodal Universe) into a store",
     .examples =
         "  astroclip-ingest-spectra --input healpix/sv3/bright --output run/spectra\n"
         "  mpirun -n 8 astroclip-ingest-spectra --config run/config.cfg"};

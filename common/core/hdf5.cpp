@@ -90,7 +90,8 @@ void Handle::reset()
 void silence()
 {
     H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-    H5PLset_loading_state(0);  // no filter plug-ins: a file must not choose which code we load
+    H5PLset_loading_state(0);
+    H5Lunregister(H5L_TYPE_EXTERNAL);
 }
 
 std::string last_error()
@@ -115,13 +116,13 @@ Handle open_file(const std::string& path)
     return {file, H5Fclose};
 }
 
-Handle open_dataset(hid_t file, const std::string& name, const std::string& path)
+Handle open_dataset(hid_t file, const std::string& name, const std::string& path, hid_t access)
 {
     if (!has_link(file, name)) {
         throw DataError(path, fmt::format("has no dataset '{}'; there are: {}", name,
                                           fmt::join(dataset_names(file), ", ")));
     }
-    const hid_t dataset = H5Dopen2(file, name.c_str(), H5P_DEFAULT);
+    const hid_t dataset = H5Dopen2(file, name.c_str(), access);
     if (dataset < 0) {
         throw DataError(path, fmt::format("'{}' is not a readable dataset: {}", name, last_error()));
     }

@@ -26,7 +26,8 @@ private:
     herr_t (*close_)(hid_t) = nullptr;
 };
 
-// Turns HDF5's own printing of errors and its filter plug-ins off; called once at start.
+// Turns off HDF5's own printing of errors, its filter plug-ins, and links to other files: a file must not
+// choose which code we load nor what else we read. Called once at start.
 void silence();
 // The innermost message of HDF5's error stack, for our messages.
 std::string last_error();
@@ -34,8 +35,8 @@ std::string last_error();
 // Read-only, serial driver, file locking best-effort; a file that cannot be opened is MissingInput or
 // DataError.
 Handle open_file(const std::string& path);
-Handle open_dataset(hid_t file, const std::string& name,
-                    const std::string& path);  // DataError with what is there
+Handle open_dataset(hid_t file, const std::string& name, const std::string& path,
+                    hid_t access = H5P_DEFAULT);  // DataError with what is there
 bool has_link(hid_t location, const std::string& name);
 std::vector<std::string> dataset_names(hid_t location);
 std::vector<std::uint64_t> dims(hid_t dataset);

@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "core/error.hpp"
+#include "survey/text.hpp"
 
 namespace astroclip::survey {
 namespace {
@@ -116,11 +117,8 @@ void Csv::split(const std::string& path)
             ends_.pop_back();
         } else if (names_.empty()) {
             for (std::size_t i = 0; i < fields; ++i) {
-                const auto name = text_.substr(begins_[i], ends_[i] - begins_[i]);
-                const auto first = name.find_first_not_of(' ');
-                names_.push_back(first == std::string::npos
-                                     ? ""
-                                     : name.substr(first, name.find_last_not_of(' ') - first + 1));
+                names_.emplace_back(
+                    trimmed(std::string_view(text_).substr(begins_[i], ends_[i] - begins_[i])));
             }
             begins_.clear();
             ends_.clear();

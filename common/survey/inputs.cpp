@@ -36,7 +36,7 @@ std::vector<InputFile> files_of_folder(const std::string& folder,
     std::vector<InputFile> files;
     for (const auto& entry :
          fs::recursive_directory_iterator(folder, fs::directory_options::follow_directory_symlink)) {
-        if (entry.is_regular_file() && wanted(entry.path().filename().string())) {
+        if (entry.is_regular_file() && wanted(entry.path().string())) {
             files.push_back({entry.path().string(), fs::relative(entry.path(), folder).string()});
         }
     }

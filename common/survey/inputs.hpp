@@ -12,9 +12,9 @@ struct InputFile {
     std::string path, name;
 };
 
-// The files that `input` stands for: itself; the files of a folder (with subfolders, by name) that `wanted`
-// accepts by file name; or the lines of a text file *.txt (in its order, relative to its folder).
-// MissingInput if nothing is there.
+// The files that `input` stands for: itself; the files of a folder (with subfolders, by name) whose path
+// `wanted` accepts; or the lines of a text file *.txt (in its order, relative to its folder). MissingInput if
+// nothing is there.
 std::vector<InputFile> list_inputs(const std::string& input,
                                    const std::function<bool(const std::string&)>& wanted,
                                    const std::string& what_is_wanted);

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "core/error.hpp"
-#include "core/hdf5.hpp"
+#include "survey/foreign_hdf5.hpp"
 #include "survey/legacy_survey.hpp"
 #include "survey/sky.hpp"
 
@@ -18,29 +18,10 @@ const std::string chunk_bands = "grz";  // the format's own order
 // No chunk comes near these; the header of a damaged one does, and memory is asked for by it.
 constexpr std::uint64_t max_rows = 1u << 25, max_side = 1u << 14;
 
-// A dataset whose values lie in the file itself: what comes from elsewhere must not choose other files that
-// we read.
-hdf5::Handle own_dataset(hid_t file, const std::string& name, const std::string& path)
-{
-    H5L_info_t link;
-    if (H5Lget_info(file, name.c_str(), &link, H5P_DEFAULT) >= 0 && link.type == H5L_TYPE_EXTERNAL) {
-        throw DataError(path, fmt::format("dataset '{}' is a link to another file", name));
-    }
-    auto dataset = hdf5::open_dataset(file, name, path);
-    const hdf5::Handle layout(H5Dget_create_plist(dataset), H5Pclose);
-    if (H5Pget_layout(layout) == H5D_VIRTUAL || H5Pget_external_count(layout) > 0) {
-        throw DataError(path, fmt::format("dataset '{}' lies in other files", name));
-    }
-    return dataset;
-}
-
 class SteinChunk : public CutoutFile {
 public:
     SteinChunk(const std::string& path, const CutoutOptions& options)
-        : path_(path),
-          options_(options),
-          file_(hdf5::open_file(path)),
-          images_(own_dataset(file_, "images", path))
+        : options_(options), file_(path), images_(file_.dataset("images"))
     {
         shape_ = hdf5::dims(images_);
         if (shape_.size() != 4 || shape_[1] != chunk_bands.size()) {
@@ -83,7 +64,7 @@ public:
             return {"no position", true, fmt::format("ra {}, dec {}", entry.ra, entry.dec)};
         }
         std::vector<float> all(chunk_bands.size() * height * width);
-        hdf5::read_rows(images_, i, 1, all.data(), path_);
+        hdf5::read_rows(images_, i, 1, all.data(), file_.path());
         cutout = {.flux = {}, .ra = entry.ra, .dec = entry.dec};
         const auto y0 = (height - size) / 2, x0 = (width - size) / 2;
         for (const auto band : options_.bands) {
@@ -100,20 +81,12 @@ private:
     template <typename T>
     std::vector<T> column(const std::string& name) const
     {
-        const auto dataset = own_dataset(file_, name, path_);
-        const auto shape = hdf5::dims(dataset);
-        const bool one_each = !shape.empty() && shape[0] == entries_.size() &&
-                              std::all_of(shape.begin() + 1, shape.end(), [](auto n) { return n == 1; });
-        if (!one_each) {
-            throw DataError(path_, fmt::format("dataset '{}' has shape [{}], 'images' {} rows", name,
-                                               fmt::join(shape, ", "), entries_.size()));
-        }
-        return hdf5::read<T>(dataset, path_);
+        return file_.column<T>(name, entries_.size());
     }
 
     void read_ids()
     {
-        if (hdf5::has_link(file_, "release")) {
+        if (file_.has("release")) {
             const auto release = column<std::int64_t>("release"), brickid = column<std::int64_t>("brickid"),
                        objid = column<std::int64_t>("objid");
             for (std::size_t i = 0; i < entries_.size(); ++i) {
@@ -138,11 +111,11 @@ private:
 
     void read_fluxes()
     {
-        if (hdf5::has_link(file_, "flux")) {
-            const auto dataset = own_dataset(file_, "flux", path_);
+        if (file_.has("flux")) {
+            const auto dataset = file_.dataset("flux");
             const auto shape = hdf5::dims(dataset);
             if (shape.size() == 2 && shape[0] == entries_.size() && shape[1] >= 3 && shape[1] <= max_side) {
-                const auto flux = hdf5::read<float>(dataset, path_);
+                const auto flux = hdf5::read<float>(dataset, file_.path());
                 for (std::size_t i = 0; i < entries_.size(); ++i) {
                     const auto* row = flux.data() + i * shape[1];
                     entries_[i].flux_g = row[0];
@@ -159,7 +132,7 @@ private:
 
     void fill(const std::string& name, float CutoutEntry::*member)
     {
-        if (hdf5::has_link(file_, name)) {
+        if (file_.has(name)) {
             const auto values = column<float>(name);
             for (std::size_t i = 0; i < entries_.size(); ++i) {
                 entries_[i].*member = values[i];
@@ -169,7 +142,7 @@ private:
 
     void read_redshifts()
     {
-        if (!hdf5::has_link(file_, "z_spec")) {
+        if (!file_.has("z_spec")) {
             return;
         }
         const auto z = column<double>("z_spec");
@@ -178,9 +151,9 @@ private:
         }
     }
 
-    std::string path_;
     CutoutOptions options_;
-    hdf5::Handle file_, images_;
+    ForeignHdf5 file_;
+    hdf5::Handle images_;
     std::vector<std::uint64_t> shape_;  // [n, bands, height, width]
 };
 

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstring>
 #include <filesystem>
 #include <limits>
@@ -12,16 +11,10 @@
 #include "core/error.hpp"
 #include "survey/csv.hpp"
 #include "survey/fits.hpp"
+#include "survey/text.hpp"
 
 namespace astroclip::survey {
 namespace {
-
-std::string_view without_blanks(std::string_view text)
-{
-    const auto first = text.find_first_not_of(" \t");
-    return first == std::string_view::npos ? ""
-                                           : text.substr(first, text.find_last_not_of(" \t") - first + 1);
-}
 
 class CsvTable : public Table {
 public:
@@ -40,7 +33,7 @@ public:
         const auto column = index(name);
         std::vector<std::string> values;
         for (std::int64_t row = 0; row < rows(); ++row) {
-            values.emplace_back(without_blanks(csv_.field(row, column)));
+            values.emplace_back(trimmed(csv_.field(row, column)));
         }
         return values;
     }
@@ -52,18 +45,16 @@ private:
         const auto column = index(name);
         std::vector<T> values(static_cast<std::size_t>(rows()), if_empty);
         for (std::int64_t row = 0; row < rows(); ++row) {
-            auto text = without_blanks(csv_.field(row, column));
-            if (text.starts_with('+')) {
-                text.remove_prefix(1);
-            }
+            const auto text = trimmed(csv_.field(row, column));
             if (text.empty()) {
                 continue;
             }
-            const auto result = std::from_chars(text.data(), text.data() + text.size(), values[row]);
-            if (result.ec != std::errc() || result.ptr != text.data() + text.size()) {
+            const auto value = to_number<T>(text);
+            if (!value) {
                 throw DataError(path(), fmt::format("row {}, column '{}': '{}' is not a {}", row + 1, name,
                                                     text, wanted));
             }
+            values[row] = *value;
         }
         return values;
     }

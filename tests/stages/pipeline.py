@@ -1,12 +1,17 @@
 """The stages on a tiny simulated survey, for tests that run them as a user would."""
+import filecmp
 import json
 import os
 import pathlib
+import shutil
 import subprocess
+import tempfile
+import unittest
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("ASTROCLIP_BIN", SOURCE / "build/bin"))
 CONFIG = SOURCE / "tests/stages/tiny.cfg"
+SURVEY_DATA = SOURCE / "tests/data/survey"
 
 # stage: (output folder, {option: folder it reads})
 STAGES = {
@@ -75,3 +80,41 @@ def losses(folder):
         if "loss" in row and "step" in row:
             curve[row["step"]] = row["loss"]
     return curve
+
+
+class StoreTest(unittest.TestCase):
+    """Runs stages that make a store of survey files, in a folder of its own."""
+
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def line(self, stage, ranks, output, more):
+        """One rank runs alone, without mpirun."""
+        launcher = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)] if ranks > 1 else []
+        return [*launcher, str(BIN / f"astroclip-{stage}"), "--output", str(output), *map(str, more)]
+
+    def ingest(self, stage, *more, name="store", ranks=1):
+        """Rows and rejects by reason of what the stage published."""
+        output = self.folder / name
+        call(self.line(stage, ranks, output, more))
+        manifest = json.loads((output / "manifest.json").read_text())["content"]
+        reasons = manifest["rejects"]["reasons"]
+        return manifest["rows"], {reason: kinds["selection"] + kinds["damage"] for reason, kinds in reasons.items()}
+
+    def refused(self, code, words, stage, *more, ranks=(1, 3)):
+        for number in ranks:
+            done = subprocess.run(self.line(stage, number, self.folder / f"refused-{number}", more), capture_output=True, text=True,
+                                  stdin=subprocess.DEVNULL, env=environment(), timeout=60)
+            messages = [text for text in done.stderr.splitlines() if f"astroclip-{stage} failed" in text]
+            self.assertEqual(done.returncode, code, done.stderr)
+            self.assertEqual(len(messages), 1, done.stderr)
+            for word in words:
+                self.assertIn(word, messages[0])
+
+    def same_parts(self, first, second):
+        names = sorted(path.name for path in (self.folder / first).glob("part-*.h5"))
+        self.assertTrue(names)
+        self.assertEqual(names, sorted(path.name for path in (self.folder / second).glob("part-*.h5")))
+        for name in names:
+            self.assertTrue(filecmp.cmp(self.folder / first / name, self.folder / second / name, shallow=False), name)

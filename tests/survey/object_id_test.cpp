@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+
 #include "core/error.hpp"
 
 namespace astroclip::survey {
@@ -32,10 +34,30 @@ TEST(ObjectId, RefusesNumbersThatDoNotFit)
     EXPECT_EQ(unpack_object_id(-1695072), BrickId{});
 }
 
+TEST(ObjectId, GivesSdssSpectraIdsThatAreNeitherTargetidsNorAnonymous)
+{
+    const auto id = sdss_object_id(10000, 57346, 3);  // SPECOBJID 11259000016306413568, beyond int64
+    EXPECT_EQ(id >> 28 & 0xffff, 10000);
+    EXPECT_EQ(id >> 12 & 0xffff, 57346);
+    EXPECT_EQ(id & 0xfff, 3);
+    EXPECT_FALSE(is_anonymous(id));
+    EXPECT_FALSE(is_targetid(id));
+    EXPECT_TRUE(is_targetid(39633345008634465));
+    EXPECT_TRUE(is_targetid(2305843037374645262));  // of Gaia: bit 61
+    EXPECT_FALSE(is_targetid(-5));
+    EXPECT_EQ(unpack_object_id(id), BrickId{});
+    EXPECT_EQ(sdss_object_id(1 << 16, 57346, 3), -1);
+    EXPECT_EQ(sdss_object_id(266, -1, 3), -1);
+}
+
 TEST(ObjectId, NamesAnonymousRowsApartFromAllPackedIds)
 {
     const auto id = anonymous_object_id("test_coadd.fits", 3);
     EXPECT_TRUE(is_anonymous(id));
+    EXPECT_FALSE(is_targetid(id));
+    for (std::int64_t i = 0; i < 100; ++i) {
+        EXPECT_TRUE(is_anonymous(anonymous_object_id(std::to_string(i) + ".fits", i)));
+    }
     EXPECT_GT(id, pack_object_id({65535, (1 << 20) - 1, (1 << 22) - 1}));
     EXPECT_NE(id, anonymous_object_id("test_coadd.fits", 4));
     EXPECT_NE(id, anonymous_object_id("other.fits", 3));
