@@ -50,6 +50,9 @@ void align(const Options& o, Context& context)
     const auto spectrum = open_model(context, "spectrum-encoder", o.spectrum_encoder, inputs);
     auto task = o.task;
     task.tokens = data::spectrum_tokens_config(spectrum->metadata(), "");
+    if (task.tokens.leaves_out_bad_bins()) {
+        galaxies->read_ivar();
+    }
     const auto compute = start_compute(context);
     train_and_publish(
         context, compute, o.output, *galaxies, o.trainer,

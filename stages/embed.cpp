@@ -93,6 +93,7 @@ struct Inputs {
         const bool aligned = metadata.at("model") == "astroclip";
         view = data::centre_view_config(metadata, aligned ? "image." : "", {.crop = model->image_size()});
         tokens = data::spectrum_tokens_config(metadata, aligned ? "spectrum." : "");
+        if (tokens.leaves_out_bad_bins()) galaxies.read_ivar();
         if (galaxies.has_images() && model->image_size() > 0) {
             require_bands();
         }
@@ -183,7 +184,8 @@ Vectors embed_spectra(const Inputs& inputs, const data::Batch& batch)
     if (!inputs.embeds_spectra()) {
         return unit_vectors({}, std::vector<std::uint8_t>(batch.object_ids.size(), 0), inputs.width());
     }
-    const auto whole = data::padded(data::spectrum_tokens(batch.spectra, inputs.tokens), nn::compute_batch);
+    const auto whole =
+        data::padded(data::spectrum_tokens(batch.spectra, inputs.tokens, batch.ivar), nn::compute_batch);
     return unit_vectors(inputs.model->embed_spectra(whole), batch.has_spectrum, inputs.width());
 }
 

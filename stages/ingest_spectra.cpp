@@ -2,6 +2,7 @@
 // spectra/, one row a target on the grid of 7781 bins. Rows and rejects together are the input's targets.
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <set>
 
 #include "stages/ingest.hpp"
@@ -144,6 +145,10 @@ public:
         if (spectrum.damaged_pixels > 0) {
             return refuse("non-finite flux", true, fmt::format("{} pixels", spectrum.damaged_pixels));
         }
+        if (const auto place = beyond_all_flux(spectrum); place) {
+            return refuse("flux out of range", true,
+                          fmt::format("{} at bin {}", spectrum.flux[*place], *place));
+        }
         if (!options_.keep_empty && is_empty(spectrum)) {
             return refuse("no good bins", false, "");
         }
@@ -183,6 +188,19 @@ private:
             file_ = survey::SpectrumFile::open(path, settings_for(path));
             open_ = index;
         }
+    }
+
+    // The first bin whose flux or inverse variance no galaxy or instrument has: what would overflow further
+    // on.
+    static std::optional<std::size_t> beyond_all_flux(const survey::Spectrum& spectrum)
+    {
+        constexpr float largest_flux = 1e15f, largest_ivar = 1e30f;
+        for (std::size_t i = 0; i < spectrum.flux.size(); ++i) {
+            if (std::abs(spectrum.flux[i]) > largest_flux || spectrum.ivar[i] > largest_ivar) {
+                return i;
+            }
+        }
+        return std::nullopt;
     }
 
     static bool is_empty(const survey::Spectrum& spectrum)

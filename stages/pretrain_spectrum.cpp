@@ -28,6 +28,9 @@ void pretrain_spectrum(const Options& o, Context& context)
 {
     const auto galaxies = open_galaxies(
         context, {.spectra = required("spectra", o.spectra), .pairs = o.pairs, .trust = o.trust});
+    if (o.task.needs_ivar()) {
+        galaxies->read_ivar();
+    }
     const auto compute = start_compute(context);
     train_and_publish(context, compute, o.output, *galaxies, o.trainer, [&] {
         return std::make_unique<ssl::MaskedSpectrumTask>(o.task, *galaxies, *compute.ranks, context.run.seed);

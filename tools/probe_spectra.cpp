@@ -76,7 +76,7 @@ at::Tensor mean_spectrum(const data::Galaxies& galaxies, const data::SpectrumTok
     auto sum = at::zeros({1, galaxies.bins()}, at::kDouble);
     const auto training = galaxies.members(false);
     in_batches(galaxies, training, [&](const data::Batch& batch) {
-        sum += data::standardised(batch.spectra, tokens).values.sum(0, true, at::kDouble);
+        sum += data::standardised(batch.spectra, tokens, batch.ivar).values.sum(0, true, at::kDouble);
     });
     return (sum / static_cast<double>(training.size())).to(at::kFloat);
 }
@@ -233,11 +233,11 @@ public:
 private:
     void add(const data::Batch& batch, const at::Tensor& mean)
     {
-        const auto own = data::standardised(batch.spectra, tokens_);
+        const auto own = data::standardised(batch.spectra, tokens_, batch.ivar);
         const auto truth =
-            noiseless_ ? (fluxes_of(*noiseless_, noiseless_rows_, batch.object_ids) - own.mean) / own.std
+            noiseless_ ? (fluxes_of(*noiseless_, noiseless_rows_, batch.object_ids) - own.mean) / own.divisor
                        : own.values;
-        const auto tokens = data::spectrum_tokens(batch.spectra, tokens_);
+        const auto tokens = data::spectrum_tokens(batch.spectra, tokens_, batch.ivar);
         const auto starts = data::mask_starts(batch.object_ids, tokens.size(1), seed_, std::nullopt, masks_);
         const auto hidden = data::hidden_samples(starts, masks_.width, galaxies_.bins(), tokens_);
         const auto predicted = data::samples_of_tokens(
@@ -264,7 +264,7 @@ private:
         };
         nlohmann::json entry = {{"object_id", batch.object_ids[static_cast<std::size_t>(i)]},
                                 {"flux", row(batch.spectra)},
-                                {"prediction", row(predicted * own.std + own.mean)}};
+                                {"prediction", row(predicted * own.divisor + own.mean)}};
         auto& runs = entry["hidden"] = nlohmann::json::array();  // [first, last) samples
         const auto flags = hidden[i].contiguous();
         const bool* begin = flags.const_data_ptr<bool>();
@@ -318,7 +318,8 @@ Described describe_all(const data::Galaxies& galaxies, const std::vector<std::in
 {
     std::vector<at::Tensor> vectors;
     in_batches(galaxies, numbers, [&](const data::Batch& batch) {
-        const auto tokens = data::spectrum_tokens(data::padded(batch.spectra, nn::compute_batch), config);
+        const auto tokens =
+            data::padded(data::spectrum_tokens(batch.spectra, config, batch.ivar), nn::compute_batch);
         vectors.push_back(embedder.embed_spectra(tokens).narrow(0, 0, batch.size()).clone());
     });
     Described described{at::cat(vectors), {}};
@@ -376,7 +377,10 @@ nlohmann::json redshifts(const comm::World& world, const data::Galaxies& galaxie
                              {"r2_low", interval.low},
                              {"r2_high", interval.high}};
     if (!o.real.empty()) {
-        const data::Galaxies real(data::Stores{.spectra = o.real, .trust = o.trust});
+        data::Galaxies real(data::Stores{.spectra = o.real, .trust = o.trust});
+        if (config.leaves_out_bad_bins()) {
+            real.read_ivar();
+        }
         const auto others = known(describe_all(real, real.all(), embedder, config));
         const auto many = predicted_redshifts(world, training, others, o.neighbours);
         const auto nearest = predicted_redshifts(world, training, others, 1);
@@ -402,14 +406,17 @@ nlohmann::json probe(const Options& o, const config::RunOptions& run)
     const comm::World world(MPI_COMM_WORLD);
     store::read_manifest(required("model", o.model));
     const auto path = o.model + "/model.safetensors";
-    const data::Galaxies galaxies(
+    data::Galaxies galaxies(
         data::Stores{.spectra = required("spectra", o.spectra), .pairs = o.pairs, .trust = o.trust});
+    const auto tokens = data::spectrum_tokens_config(nn::WeightsFile(path).metadata(), "");
+    if (tokens.leaves_out_bad_bins()) {
+        galaxies.read_ivar();
+    }
     log::info("reconstructing masked spectra");
     Reconstruction reconstruction(path, o, run.seed, galaxies);
     reconstruction.run();
     nlohmann::json result = {{"reconstruction", reconstruction.scores()}};
     log::info("redshifts by nearest neighbours");
-    const auto tokens = data::spectrum_tokens_config(nn::WeightsFile(path).metadata(), "");
     const auto trained = nn::load_embedder(path, at::kCPU),
                untrained = nn::untrained_embedder(path, run.seed, at::kCPU);
     result["redshift"] = {{"trained", redshifts(world, galaxies, *trained, tokens, o, run.seed)},

@@ -24,7 +24,8 @@ std::vector<std::int64_t> flux_shape(const store::Reader& reader)
 }
 
 // In the order of `rows`, read in the order of the store, so that neighbours are read together.
-at::Tensor read_flux(const store::Reader& reader, const std::vector<std::int64_t>& rows)
+at::Tensor read_column(const store::Reader& reader, const std::string& name,
+                       const std::vector<std::int64_t>& rows)
 {
     auto sorted = rows;
     std::sort(sorted.begin(), sorted.end());
@@ -32,8 +33,8 @@ at::Tensor read_flux(const store::Reader& reader, const std::vector<std::int64_t
     for (const auto row : rows) {
         places.push_back(std::lower_bound(sorted.begin(), sorted.end(), row) - sorted.begin());
     }
-    const auto flux = read_rows(reader, "flux", sorted);
-    return sorted == rows ? flux : flux.index_select(0, at::tensor(places, at::kLong));
+    const auto values = read_rows(reader, name, sorted);
+    return sorted == rows ? values : values.index_select(0, at::tensor(places, at::kLong));
 }
 
 // What a store of pairs says of how it was made: the stores whose rows it numbers, the seed and fraction of
@@ -81,6 +82,7 @@ at::Tensor padded(const at::Tensor& tensor, std::int64_t rows)
 struct Galaxies::State {
     std::optional<store::Reader> images, spectra, pairs;
     std::vector<Galaxy> galaxies;
+    bool reads_ivar = false;
     mutable std::mutex reading;
 
     explicit State(const Stores& stores)
@@ -211,6 +213,8 @@ std::vector<std::int64_t> Galaxies::paired(bool test) const
     return numbers;
 }
 
+void Galaxies::read_ivar() { state_->reads_ivar = true; }
+
 Batch Galaxies::read(std::span<const std::int64_t> numbers) const
 {
     Batch batch;
@@ -225,10 +229,14 @@ Batch Galaxies::read(std::span<const std::int64_t> numbers) const
     }
     const std::lock_guard lock(state_->reading);
     if (state_->images) {
-        batch.images = read_flux(*state_->images, image_rows);
+        batch.images = read_column(*state_->images, "flux", image_rows);
     }
     if (state_->spectra) {
-        batch.spectra = read_flux(*state_->spectra, spectrum_rows);
+        batch.spectra = read_column(*state_->spectra, "flux", spectrum_rows);
+        if (state_->reads_ivar) {
+            const auto good = read_column(*state_->spectra, "mask", spectrum_rows) == 0;
+            batch.ivar = read_column(*state_->spectra, "ivar", spectrum_rows) * good;
+        }
     }
     return batch;
 }

@@ -23,6 +23,7 @@ struct Batch {
     std::vector<std::int64_t> object_ids;  // B
     at::Tensor images;                     // [B, bands, H, W] float32, nanomaggy
     at::Tensor spectra;                    // [B, L] float32, 1e-17 erg s-1 cm-2 Angstrom-1
+    at::Tensor ivar;  // [B, L] float32, inverse variance of the spectra, 0 where masked; if it was asked for
     std::vector<std::uint8_t> has_image, has_spectrum;
     std::int64_t size() const { return static_cast<std::int64_t>(object_ids.size()); }
 };
@@ -69,6 +70,9 @@ public:
     std::vector<std::int64_t> all() const;               // 0, 1, 2, …
     std::vector<std::int64_t> members(bool test) const;  // of one side of the split
     std::vector<std::int64_t> paired(bool test) const;   // of those, with both modalities
+
+    // Batches have the spectra's inverse variance from now on. To be called before anything is read.
+    void read_ivar();
 
     // In the order of `numbers`; each store is read in runs of neighbouring rows.
     Batch read(std::span<const std::int64_t> numbers) const;

@@ -59,15 +59,6 @@ void bridge(std::span<const float> values, std::span<float> out, std::size_t fir
 
 }  // namespace
 
-Standardised standardised(const at::Tensor& flux, const SpectrumTokensConfig& config)
-{
-    const auto mean = flux.mean(1, true);
-    const auto std =
-        flux.std(at::OptionalIntArrayRef({1}), at::Scalar(config.std_ddof), true).clamp_min(config.std_min);
-    const auto divisor = at::where(std > 0, std, at::ones_like(std));
-    return {(flux - mean) / divisor, mean, divisor};
-}
-
 at::Tensor hidden_samples(const at::Tensor& starts, int width, std::int64_t samples,
                           const SpectrumTokensConfig& config)
 {

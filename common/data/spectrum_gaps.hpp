@@ -10,14 +10,6 @@
 // From masked tokens back to the flux samples that they hide, in standardised units (no unit).
 namespace astroclip::data {
 
-// Each spectrum's standardised samples, as the tokens hold them: (flux - mean)/std. `mean` and `std` [B, 1]
-// are those of the tokens, so that reference values (a noiseless spectrum) go into the same units.
-struct Standardised {
-    at::Tensor values;     // [B, L]
-    at::Tensor mean, std;  // [B, 1]; a std of 0 counts as 1
-};
-Standardised standardised(const at::Tensor& flux, const SpectrumTokensConfig& config);
-
 // The samples that no visible token covers: sections overlap, so both ends of a masked run can still be seen.
 //
 //   starts  [B, chunks] as mask_starts gives them; width: tokens of a run

@@ -17,7 +17,11 @@ struct SpectrumTokensConfig {
     int overlap = 10;         // samples that neighbouring tokens share
     int std_ddof = 1;         // 1: unbiased standard deviation, 0: population
     double std_min = 0.2;     // lower bound of the standard deviation, 1e-17 erg s-1 cm-2 Angstrom-1
+    // keep: every bin counts, as published. leave-out: bins without inverse variance are left out of mean and
+    // standard deviation, and are zero (the mean) in the tokens; a masked loss then never asks for them.
+    std::string bad_bins = "keep";
 
+    bool leaves_out_bad_bins() const { return bad_bins == "leave-out"; }
     int token_dim() const { return section_length + 2; }
     int stride() const { return section_length - overlap; }
 };
@@ -37,6 +41,21 @@ double metadata_number(const std::map<std::string, std::string>& metadata, const
 // dropped one.
 std::int64_t token_count(std::int64_t samples, const SpectrumTokensConfig& config = {});
 
+// Each spectrum in units of its own deviation: (flux - mean)/std. `mean` and `std` tell how, so that other
+// values (a noiseless spectrum) go into the same units.
+struct Standardised {
+    at::Tensor values;     // [B, L]
+    at::Tensor mean, std;  // [B, 1]; std after its lower bound
+    at::Tensor divisor;    // [B, 1]; std, but 1 where that is 0 (a constant spectrum with std_min 0)
+};
+
+//   flux [B, L]; ivar [B, L], needed where bad bins are left out (InternalError), else not looked at
+Standardised standardised(const at::Tensor& flux, const SpectrumTokensConfig& config,
+                          const at::Tensor& ivar = {});
+
+// The sections of [B, L] as spectrum_tokens cuts them, the last one dropped. -> [B, N - 1, section_length]
+at::Tensor spectrum_sections(const at::Tensor& values, const SpectrumTokensConfig& config);
+
 // Standardises each spectrum by its own mean and standard deviation and cuts it into overlapping sections.
 //
 //   flux    [B, L] or [B, L, 1] float32 (float64 is kept), 1e-17 erg s-1 cm-2 Angstrom-1, finite
@@ -45,6 +64,11 @@ std::int64_t token_count(std::int64_t samples, const SpectrumTokensConfig& confi
 //           holds (mean - 2)/2 and (std - 2)/8 there and zeros elsewhere.
 //
 // A constant spectrum gives zeros, never NaN, also with std_min 0.
-at::Tensor spectrum_tokens(const at::Tensor& flux, const SpectrumTokensConfig& config = {});
+at::Tensor spectrum_tokens(const at::Tensor& flux, const SpectrumTokensConfig& config = {},
+                           const at::Tensor& ivar = {});
+
+// The weight of each token feature in a loss: the inverse variance of its sample divided by the mean over the
+// spectrum's good bins; 1 for the features of token 0. ivar [B, L] -> [B, N, F]
+at::Tensor token_weights(const at::Tensor& ivar, const SpectrumTokensConfig& config);
 
 }  // namespace astroclip::data

@@ -60,6 +60,8 @@ SpecFormerConfig specformer_config(const WeightsFile& file, const std::string& p
     config.layers = number(file, prefix + "num_layers");
     config.heads = number(file, prefix + "num_heads");
     config.max_tokens = number(file, prefix + "max_len");
+    const auto& metadata = file.metadata();  // published models do not say it: they are not causal
+    config.causal = metadata.contains(prefix + "causal") && metadata.at(prefix + "causal") == "true";
     return config;
 }
 
@@ -205,7 +207,8 @@ Metadata describe(const SpecFormerConfig& config)
             {"embed_dim", std::to_string(config.width)},
             {"num_layers", std::to_string(config.layers)},
             {"num_heads", std::to_string(config.heads)},
-            {"max_len", std::to_string(config.max_tokens)}};
+            {"max_len", std::to_string(config.max_tokens)},
+            {"causal", config.causal ? "true" : "false"}};
 }
 
 Metadata describe(const ViTConfig& config)

@@ -99,16 +99,17 @@ at::Tensor MlpImpl::forward(const at::Tensor& x) const
 at::Tensor Dropout::apply(const at::Tensor& x, double rate, std::string_view layer) const
 {
     if (rate == 0) return x;
-    if (x.dim() != 2 || x.size(0) != static_cast<std::int64_t>(objects_.size())) {
+    if (x.size(0) != static_cast<std::int64_t>(objects_.size())) {
         throw InternalError("dropout of a batch with another number of samples than it was drawn for");
     }
     const auto threshold = static_cast<std::uint64_t>(rate * 0x1p32);
     const float kept = static_cast<float>(1 / (1 - rate));
     auto factor = at::empty(x.sizes(), at::kFloat);
     float* out = factor.data_ptr<float>();
+    const auto per_object = x.numel() / std::max<std::int64_t>(x.size(0), 1);
     for (const auto object : objects_) {
         Random random(seed_, "dropout:" + std::string(layer), step_, static_cast<std::uint64_t>(object));
-        for (std::int64_t i = 0; i < x.size(1); ++i) {
+        for (std::int64_t i = 0; i < per_object; ++i) {
             *out++ = random.bits() < threshold ? 0 : kept;
         }
     }

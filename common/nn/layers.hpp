@@ -99,7 +99,7 @@ public:
     {
     }
 
-    // x [B, D] with each element set to 0 with probability `rate`, else divided by 1 - rate.
+    // x [B, ...] with each element set to 0 with probability `rate`, else divided by 1 - rate.
     // `layer` names the stream.
     at::Tensor apply(const at::Tensor& x, double rate, std::string_view layer) const;
 

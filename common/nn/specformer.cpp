@@ -27,7 +27,11 @@ void bind(config::Section options, SpecFormerConfig& config)
         .option("layers", config.layers, "its transformer blocks", config::at_least(1))
         .option("heads", config.heads, "its attention heads", config::at_least(1))
         .option("max-tokens", config.max_tokens,
-                "rows of its position table: the longest spectrum, in tokens", config::at_least(1));
+                "rows of its position table: the longest spectrum, in tokens", config::at_least(1))
+        .option("causal", config.causal, "a token sees itself and those before it alone (as GPT-2)")
+        .option("dropout", config.dropout,
+                "of embedded tokens and of what attention and MLP add, in training",
+                config::between(0, 0.99));
 }
 
 SpecFormerImpl::SpecFormerImpl(const SpecFormerConfig& config) : config_(config)
@@ -42,7 +46,9 @@ SpecFormerImpl::SpecFormerImpl(const SpecFormerConfig& config) : config_(config)
                             .heads = config.heads,
                             .width_weights = block_weights(width, config.layers),
                             .hidden_weights = block_weights(4.0 * width, config.layers),
-                            .names = specformer_names};
+                            .names = specformer_names,
+                            .causal = config.causal,
+                            .dropout = config.dropout};
     const auto blocks = register_module("blocks", std::make_shared<torch::nn::Module>());
     for (int i = 0; i < config.layers; ++i) {
         blocks_.push_back(blocks->register_module(std::to_string(i), TransformerBlock(block)));
@@ -51,7 +57,7 @@ SpecFormerImpl::SpecFormerImpl(const SpecFormerConfig& config) : config_(config)
     head_ = register_module("head", Linear(width, token_dim, embedding, Start::constant(0)));
 }
 
-at::Tensor SpecFormerImpl::forward(const at::Tensor& tokens) const
+at::Tensor SpecFormerImpl::forward(const at::Tensor& tokens, const Dropout* dropout) const
 {
     const auto length = tokens.size(1);
     if (length > config_.max_tokens || tokens.size(2) != config_.token_dim) {
@@ -60,8 +66,11 @@ at::Tensor SpecFormerImpl::forward(const at::Tensor& tokens) const
                                     tokens.size(2), config_.max_tokens, config_.token_dim));
     }
     auto x = embed_->forward(tokens) + position_.narrow(0, 0, length);
-    for (const auto& block : blocks_) {
-        x = block->forward(x);
+    if (dropout != nullptr) {
+        x = dropout->apply(x, config_.dropout, "tokens");
+    }
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+        x = blocks_[i]->forward(x, dropout, "block" + std::to_string(i));
     }
     return norm_->forward(x);
 }
@@ -71,9 +80,9 @@ at::Tensor SpecFormerImpl::predict_tokens(const at::Tensor& embedding) const
     return head_->forward(embedding);
 }
 
-at::Tensor SpecFormerImpl::reconstruct(const at::Tensor& tokens) const
+at::Tensor SpecFormerImpl::reconstruct(const at::Tensor& tokens, const Dropout* dropout) const
 {
-    return predict_tokens(forward(tokens));
+    return predict_tokens(forward(tokens, dropout));
 }
 
 }  // namespace astroclip::nn

@@ -13,6 +13,8 @@ struct SpecFormerConfig {
     int layers = 6;
     int heads = 6;
     int max_tokens = 800;  // rows of the position table
+    bool causal = false;   // a token sees itself and those before it (as GPT-2), else all see all
+    double dropout = 0;    // of the embedded tokens and of what each branch adds, while training
 };
 void bind(config::Section options, SpecFormerConfig& config);
 
@@ -25,8 +27,10 @@ class SpecFormerImpl : public Layer {
 public:
     explicit SpecFormerImpl(const SpecFormerConfig& config);
 
-    at::Tensor forward(const at::Tensor& tokens) const;      // -> [B, N, width], after the final LayerNorm
-    at::Tensor reconstruct(const at::Tensor& tokens) const;  // -> [B, N, token_dim]
+    // -> [B, N, width], after the final LayerNorm
+    at::Tensor forward(const at::Tensor& tokens, const Dropout* dropout = nullptr) const;
+    // -> [B, N, token_dim]
+    at::Tensor reconstruct(const at::Tensor& tokens, const Dropout* dropout = nullptr) const;
     // The head alone: [B, N, width] -> [B, N, token_dim].
     at::Tensor predict_tokens(const at::Tensor& embedding) const;
 

@@ -19,16 +19,17 @@ at::Tensor add_branch(const at::Tensor& x, const Subset& subset, Branch&& branch
 
 }  // namespace
 
-at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads)
+at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads, bool causal)
 {
     const auto batch = qkv.size(0), tokens = qkv.size(1), width = qkv.size(2) / 3;
     const auto parts = qkv.view({batch, tokens, 3, heads, width / heads}).permute({2, 0, 3, 1, 4}).unbind(0);
-    const auto mixed =
-        at::scaled_dot_product_attention(parts[0], parts[1], parts[2]);  // [B, heads, N, width/heads]
+    const auto mixed = at::scaled_dot_product_attention(parts[0], parts[1], parts[2], {}, 0,
+                                                        causal);  // [B, heads, N, width/heads]
     return mixed.transpose(1, 2).reshape({batch, tokens, width});
 }
 
-TransformerBlockImpl::TransformerBlockImpl(const BlockConfig& config) : heads_(config.heads)
+TransformerBlockImpl::TransformerBlockImpl(const BlockConfig& config)
+    : heads_(config.heads), causal_(config.causal), dropout_(config.dropout)
 {
     const auto width = config.width;
     if (heads_ < 1 || width % heads_ != 0) {
@@ -56,7 +57,7 @@ TransformerBlockImpl::TransformerBlockImpl(const BlockConfig& config) : heads_(c
 
 at::Tensor TransformerBlockImpl::attention_branch(const at::Tensor& x) const
 {
-    const auto y = projection_->forward(self_attention(qkv_->forward(norm1_->forward(x)), heads_));
+    const auto y = projection_->forward(self_attention(qkv_->forward(norm1_->forward(x)), heads_, causal_));
     return scale1_.defined() ? y * scale1_ : y;
 }
 
@@ -64,6 +65,14 @@ at::Tensor TransformerBlockImpl::mlp_branch(const at::Tensor& x) const
 {
     const auto y = mlp_->forward(norm2_->forward(x));
     return scale2_.defined() ? y * scale2_ : y;
+}
+
+at::Tensor TransformerBlockImpl::forward(const at::Tensor& x, const Dropout* dropout,
+                                         const std::string& layer) const
+{
+    if (dropout == nullptr) return forward(x);
+    const auto y = x + dropout->apply(attention_branch(x), dropout_, layer + ".attention");
+    return y + dropout->apply(mlp_branch(y), dropout_, layer + ".mlp");
 }
 
 at::Tensor TransformerBlockImpl::forward(const at::Tensor& x, const Subset& attention,

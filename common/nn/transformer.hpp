@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "nn/layers.hpp"
 
@@ -26,6 +27,8 @@ struct BlockConfig {
     Start width_weights{};                // qkv, projection and the MLP's first layer: width inputs each
     Start hidden_weights{};               // the MLP's second layer: 4·width inputs
     BlockNames names{};
+    bool causal = false;  // a token sees itself and those before it
+    double dropout = 0;   // of what the attention and the MLP add, where forward() is handed a Dropout
 };
 
 // The rows of the batch that a residual branch acts on, and the factor of its output there (stochastic depth
@@ -36,14 +39,17 @@ struct Subset {
 };
 
 // Softmax attention of every token to every token, all heads at once: qkv [B, N, 3·width], in the order q, k,
-// v, each of `heads` consecutive columns of width/heads -> [B, N, width].
-at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads);
+// v, each of `heads` consecutive columns of width/heads -> [B, N, width]. Causal: of every token to itself
+// and those before it.
+at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads, bool causal = false);
 
 // Pre-norm transformer block: x + s1·Attention(LN x), then x + s2·MLP(LN x). x [B, N, width] -> same shape.
 class TransformerBlockImpl : public torch::nn::Module {
 public:
     explicit TransformerBlockImpl(const BlockConfig& config);
-    at::Tensor forward(const at::Tensor& x) const { return forward(x, {}, {}); }
+    at::Tensor forward(const at::Tensor& x) const { return forward(x, Subset{}, Subset{}); }
+    // With dropout of both branches' outputs; `layer` names its streams.
+    at::Tensor forward(const at::Tensor& x, const Dropout* dropout, const std::string& layer) const;
     at::Tensor forward(const at::Tensor& x, const Subset& attention, const Subset& mlp) const;
 
 private:
@@ -51,6 +57,8 @@ private:
     at::Tensor mlp_branch(const at::Tensor& x) const;
 
     std::int64_t heads_;
+    bool causal_;
+    double dropout_;
     LayerNorm norm1_{nullptr}, norm2_{nullptr};
     Linear qkv_{nullptr}, projection_{nullptr};
     Mlp mlp_{nullptr};

@@ -94,7 +94,9 @@ ClipTask::Embeddings ClipTask::embed(const data::Batch& batch, const nn::Dropout
                                      const nn::Dropout* spectrum_dropout)
 {
     const auto images = data::centre_view(batch.images.to(ranks_.device()), config_.view);
-    const auto tokens = data::spectrum_tokens(batch.spectra.to(ranks_.device()), config_.tokens);
+    const auto device = ranks_.device();
+    const auto tokens = data::spectrum_tokens(batch.spectra.to(device), config_.tokens,
+                                              batch.ivar.defined() ? batch.ivar.to(device) : at::Tensor());
     auto& image = model_->image_encoder;
     auto& spectrum = model_->spectrum_encoder;
     at::Tensor patches, sections;

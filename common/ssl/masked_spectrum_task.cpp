@@ -46,6 +46,14 @@ void bind(config::Section options, MaskedSpectrumConfig& config)
 {
     options.option("batch-size", config.batch_size, "spectra of a step, over all ranks", config::at_least(1))
         .option("weight-decay", config.weight_decay, "AdamW, on all parameters", config::at_least(0))
+        .option("loss-ratio", config.loss_ratio,
+                "of the squared error to what was masked: global (over the whole batch) or rank (mean of the "
+                "ranks' own, "
+                "as published)",
+                config::one_of({"global", "rank"}))
+        .option("weighting", config.weighting,
+                "of a spectrum's bins in the loss: none (as published) or ivar",
+                config::one_of({"none", "ivar"}))
         .option("validation-batches", config.validation_batches,
                 "batches of held-out spectra in a validation, at most", config::at_least(0))
         .option("read-ahead", config.read_ahead, "steps whose spectra are read in advance",
@@ -82,18 +90,25 @@ std::vector<train::Parameter> MaskedSpectrumTask::parameters() const
     return parameters;
 }
 
-MaskedSums MaskedSpectrumTask::sums_of(const data::Batch& batch, std::optional<std::uint32_t> epoch)
+MaskedSums MaskedSpectrumTask::sums_of(const data::Batch& batch, std::optional<std::uint32_t> epoch,
+                                       const nn::Dropout* dropout)
 {
-    const auto tokens = data::spectrum_tokens(batch.spectra.to(ranks_.device()), config_.tokens);
+    const auto device = ranks_.device();
+    const auto ivar = config_.needs_ivar() ? batch.ivar.to(device) : at::Tensor();
+    const auto tokens = data::spectrum_tokens(batch.spectra.to(device), config_.tokens, ivar);
+    const auto weight =
+        config_.weighting == "ivar" ? data::token_weights(ivar, config_.tokens) : at::Tensor();
     const auto starts = data::mask_starts(batch.object_ids, tokens.size(1), seed_, epoch, config_.masks);
     const auto input = data::mask_tokens(tokens, starts, config_.masks.width);
-    return masked_sums(model_->reconstruct(input), tokens, input);
+    return masked_sums(model_->reconstruct(input, dropout), tokens, input, weight);
 }
 
 train::Loss MaskedSpectrumTask::forward(std::int64_t step)
 {
     const auto epoch = static_cast<std::uint32_t>(loader_.sampler().epoch(step));
-    const auto loss = masked_spectrum_loss(ranks_, sums_of(batch_, epoch));
+    const nn::Dropout dropout(seed_, static_cast<std::uint32_t>(step), batch_.object_ids);
+    const auto sums = sums_of(batch_, epoch, config_.model.dropout > 0 ? &dropout : nullptr);
+    const auto loss = masked_spectrum_loss(ranks_, sums, masked_ratio(config_.loss_ratio));
     return {loss.share, {{"masked_values", loss.count}}};
 }
 

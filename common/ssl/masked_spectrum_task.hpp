@@ -23,19 +23,25 @@ struct MaskedSpectrumConfig {
     nn::SpecFormerConfig model;  // its token_dim follows from the tokens
     train::WarmupCosine schedule{
         .learning_rate = 1e-5, .warmup_steps = 2000, .total_steps = 500'000, .eta_min = 0.0};
-    double weight_decay = 0.1;  // on all parameters
+    double weight_decay = 0.1;          // on all parameters
+    std::string loss_ratio = "global";  // global | rank, see MaskedRatio
+    std::string weighting = "none";     // none | ivar
     std::int64_t validation_batches = 100;
     int read_ahead = 2;  // steps
+
+    bool needs_ivar() const { return weighting == "ivar" || tokens.leaves_out_bad_bins(); }
 };
 void bind(config::Section options, MaskedSpectrumConfig& config);
 
 // Masked spectrum modelling: the SpecFormer sees a spectrum's tokens with some runs of them set to zero and
 // predicts them back; the loss is the mean squared error over what was masked, one ratio over the global
 // batch. Masks are drawn anew in each epoch; those of the validation, on the held-out side of the split, stay
-// the same.
+// the same. A spectrum's bins may be weighted by their inverse variance, which is divided by its mean over
+// the spectrum: each spectrum counts alike, and in it what was measured well counts more.
 class MaskedSpectrumTask : public train::Task {
 public:
-    // Throws ConfigError if a spectrum's tokens do not fit the model or the masks, or the batch the sample.
+    // `galaxies` must read ivar if the configuration needs it. Throws ConfigError if a spectrum's tokens do
+    // not fit the model or the masks, or the batch the sample.
     MaskedSpectrumTask(const MaskedSpectrumConfig& config, const data::Galaxies& galaxies,
                        comm::Communicator& ranks, std::uint64_t seed);
 
@@ -55,7 +61,8 @@ public:
 
 private:
     // Tokens of a batch with the prediction of the masked ones, as the two sums of the loss.
-    MaskedSums sums_of(const data::Batch& batch, std::optional<std::uint32_t> epoch);
+    MaskedSums sums_of(const data::Batch& batch, std::optional<std::uint32_t> epoch,
+                       const nn::Dropout* dropout = nullptr);
 
     MaskedSpectrumConfig config_;
     const data::Galaxies& galaxies_;

@@ -68,6 +68,49 @@ TEST(SpectrumTokens, HoldEverySampleOfTheSpectrumInItsPlace)
     }
 }
 
+TEST(SpectrumTokens, CanLeaveBadBinsOutOfStatisticsAndValues)
+{
+    const SpectrumTokensConfig config{.bad_bins = "leave-out"};
+    const auto flux = at::randn({2, 400}) + 3;
+    auto ivar = at::ones({2, 400});
+    ivar.narrow(1, 100, 35).fill_(0);
+    auto spoiled = flux.clone();
+    spoiled.narrow(1, 100, 35).fill_(1e5);
+    const auto tokens = spectrum_tokens(flux, config, ivar);
+    EXPECT_TRUE(spectrum_tokens(spoiled, config, ivar).equal(tokens));
+    const auto good = at::cat({flux.narrow(1, 0, 100), flux.narrow(1, 135, 265)}, 1);
+    const auto own = standardised(flux, config, ivar);
+    EXPECT_TRUE(own.mean.allclose(good.mean(1, true), 1e-5, 1e-6));
+    EXPECT_TRUE(own.std.allclose(good.std(at::OptionalIntArrayRef({1}), at::Scalar(1), true), 1e-5, 1e-6));
+    EXPECT_TRUE(own.values.narrow(1, 100, 35).eq(0).all().item<bool>());
+    EXPECT_TRUE(
+        spectrum_tokens(flux, config, at::ones({2, 400})).allclose(spectrum_tokens(flux), 1e-4, 1e-5));
+    EXPECT_THROW(spectrum_tokens(flux, config), InternalError);
+}
+
+TEST(SpectrumTokens, OfWhateverIngestionAcceptsAreFinite)
+{
+    // The widest values that ingestion lets through, in spectra that are empty, constant, spiked or of one
+    // good bin.
+    for (const std::string bad_bins : {"keep", "leave-out"}) {
+        for (const double std_min : {0.0, 0.2}) {
+            const SpectrumTokensConfig config{.std_min = std_min, .bad_bins = bad_bins};
+            for (const double level : {0.0, 1e-30, 1.0, 1e15, -1e15}) {
+                auto flux = at::full({3, 400}, level, at::kFloat);
+                flux[1].narrow(0, 50, 3).fill_(-level);
+                flux[2] *= at::randn({400}).clamp(-1, 1);
+                auto ivar = at::zeros({3, 400});
+                ivar[1].fill_(1e30);
+                ivar[2][17] = 1e-30;
+                const auto tokens = spectrum_tokens(flux, config, ivar);
+                EXPECT_TRUE(tokens.isfinite().all().item<bool>())
+                    << bad_bins << " " << std_min << " " << level;
+                EXPECT_TRUE(token_weights(ivar, config).isfinite().all().item<bool>()) << level;
+            }
+        }
+    }
+}
+
 TEST(SpectrumTokens, OfConstantSpectraAreZerosAndNeverNaN)
 {
     const auto flux = at::stack({at::zeros({7781}), at::full({7781}, 3.0)});

@@ -29,6 +29,33 @@ TEST(SpecFormer, GivesThePublishedCheckValues)
     test::expect_near(model->reconstruct(tokens)[1], {0.41349, -0.47782, -1.79989}, 0.38743, 33.26102);
 }
 
+TEST(SpecFormer, SeesOnlyWhatCameBeforeIfItIsCausal)
+{
+    const auto tokens = data::spectrum_tokens(test::check_spectra(400));
+    auto changed = tokens.clone();
+    changed.narrow(1, 20, 19).add_(1);
+    for (const bool causal : {false, true}) {
+        SpecFormer model(
+            SpecFormerConfig{.width = 48, .layers = 2, .heads = 3, .max_tokens = 64, .causal = causal});
+        test::fill_module(*model);
+        const auto before = model->forward(tokens).narrow(1, 0, 20),
+                   after = model->forward(changed).narrow(1, 0, 20);
+        EXPECT_EQ(before.allclose(after, 1e-5, 1e-6), causal);
+    }
+}
+
+TEST(SpecFormer, DropsAShareOfWhatItAddsOnlyWhenItIsTold)
+{
+    SpecFormer model(
+        SpecFormerConfig{.width = 48, .layers = 2, .heads = 3, .max_tokens = 64, .dropout = 0.5});
+    test::fill_module(*model);
+    const auto tokens = data::spectrum_tokens(test::check_spectra(400));
+    const Dropout one(1, 0, {7, 8}), same(1, 0, {7, 8}), other(1, 1, {7, 8});
+    EXPECT_TRUE(model->forward(tokens).equal(tiny()->forward(tokens)));
+    EXPECT_TRUE(model->forward(tokens, &one).equal(model->forward(tokens, &same)));
+    EXPECT_FALSE(model->forward(tokens, &one).allclose(model->forward(tokens, &other)));
+}
+
 TEST(SpecFormer, HasThePublishedNamesInTheirOrder)
 {
     const auto state = published_state(*tiny());

@@ -59,6 +59,39 @@ TEST(MaskedSpectrumLoss, IsOneRatioOverTheGlobalBatchOnAnyNumberOfRanks)
     EXPECT_TRUE((own.grad() / ranks.size()).allclose(ranks.share(whole.grad()), 1e-5, 1e-8));
 }
 
+TEST(MaskedSpectrumLoss, CanBeTheMeanOfTheRanksOwnRatios)
+{
+    const auto ranks = test::all_ranks();
+    const auto batch = uneven_batch();
+    auto whole = batch.prediction.clone().requires_grad_();
+    auto expected = at::zeros({});
+    for (int rank = 0; rank < ranks.size(); ++rank) {
+        const auto rows = 4 / ranks.size();
+        const auto of = [&](const at::Tensor& all) { return all.narrow(0, rank * rows, rows); };
+        const auto hidden = (of(batch.masked) != of(batch.target)).to(at::kFloat);
+        expected = expected + ((of(whole) - of(batch.target)) * hidden).square().sum() / hidden.sum();
+    }
+    expected = expected / ranks.size();
+    expected.backward();
+
+    const auto own = ranks.share(batch.prediction).clone().requires_grad_();
+    const auto result = masked_spectrum_loss(
+        ranks, masked_sums(own, ranks.share(batch.target), ranks.share(batch.masked)), MaskedRatio::rank);
+    result.share.backward();
+    EXPECT_NEAR(result.loss, expected.item<double>(), 1e-5);
+    EXPECT_TRUE((own.grad() / ranks.size()).allclose(ranks.share(whole.grad()), 1e-5, 1e-8));
+}
+
+TEST(MaskedSpectrumLoss, WeighsTheElementsThatCount)
+{
+    const auto batch = uneven_batch();
+    const auto weight = at::rand({4, 12, 22});
+    const auto hidden = (batch.masked != batch.target).to(at::kFloat) * weight;
+    const auto expected = ((batch.prediction - batch.target).square() * hidden).sum() / hidden.sum();
+    const auto sums = masked_sums(batch.prediction, batch.target, batch.masked, weight);
+    EXPECT_NEAR(masked_spectrum_loss(test::this_rank_alone(), sums).loss, expected.item<double>(), 1e-5);
+}
+
 TEST(MaskedSpectrumLoss, OfZeroSpectraIsZeroWithoutGradient)
 {
     const auto ranks = test::all_ranks();

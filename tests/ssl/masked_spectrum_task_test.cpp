@@ -106,6 +106,22 @@ TEST_F(MaskedSpectra, GiveTheSameLossesOnAnyNumberOfRanks)
     EXPECT_LT(losses[losses.size() - 2], 0.9 * losses.front());
 }
 
+TEST_F(MaskedSpectra, GiveTheSameLossesOnAnyNumberOfRanksWithDropoutAndInverseVariance)
+{
+    config_.model.dropout = 0.1;
+    config_.model.causal = true;
+    config_.weighting = "ivar";
+    config_.tokens.bad_bins = "leave-out";
+    galaxies_->read_ivar();
+    const auto losses = losses_in("together", ranks_);
+    auto alone = test::this_rank_alone();
+    const auto expected = losses_in("alone-" + std::to_string(ranks_.rank()), alone);
+    ASSERT_EQ(losses.size(), expected.size());
+    for (std::size_t i = 0; i < losses.size(); ++i) {
+        EXPECT_NEAR(losses[i] / expected[i], 1, 1e-4) << i;  // as above
+    }
+}
+
 TEST_F(MaskedSpectra, MakeAModelThatLoadsByItsPublishedNames)
 {
     losses_in("model", ranks_);

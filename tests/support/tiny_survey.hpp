@@ -58,6 +58,17 @@ inline std::vector<float> tiny_spectrum(std::int64_t id, std::int64_t bins)
     return flux;
 }
 
+// Its inverse variance: better in the middle, and nothing measured in a tenth of the bins.
+inline std::vector<float> tiny_ivar(std::int64_t id, std::int64_t bins)
+{
+    std::vector<float> ivar;
+    for (std::int64_t j = 0; j < bins; ++j) {
+        const auto x = static_cast<double>(j) / static_cast<double>(bins);
+        ivar.push_back((j + id) % 10 == 0 ? 0 : static_cast<float>(11 * (0.5 + x * (1 - x))));
+    }
+    return ivar;
+}
+
 inline std::vector<float> tiny_image(std::int64_t id, int size)
 {
     Random random(7, "tiny-image", 0, static_cast<std::uint64_t>(id));
@@ -133,9 +144,11 @@ inline void write_spectra(const comm::World& world, const TinySurvey& survey)
                             const auto id = survey.spectrum_id(row);
                             const auto flux = tiny_spectrum(id, survey.bins);
                             rows.add("object_id", id);
+                            const auto ivar = tiny_ivar(id, survey.bins);
                             rows.add("flux", flux.data(), 1);
+                            rows.add("ivar", ivar.data(), 1);
                             rows.add("redshift", 0.001 * static_cast<double>(id - 1000));
-                            detail::add_zeros(rows, schema, {"object_id", "flux", "redshift"});
+                            detail::add_zeros(rows, schema, {"object_id", "flux", "ivar", "redshift"});
                         });
 }
 
