@@ -9,7 +9,7 @@ namespace {
 
 constexpr std::size_t first_value = 2;  // of h5py's three: filter version, LZF version, bytes of a chunk
 
-// HDF5 frees *buffer by H5free_memory's sibling, so what replaces it is allocated by H5allocate_memory.
+// HDF5 frees *buffer itself, so what replaces it comes from H5allocate_memory.
 std::size_t unpack_chunk(unsigned flags, std::size_t values, const unsigned value[], std::size_t bytes,
                          std::size_t* buffer_bytes, void** buffer)
 {

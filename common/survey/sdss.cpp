@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <limits>
 
 #include "core/error.hpp"
 #include "survey/fits_columns.hpp"
@@ -13,7 +12,7 @@ namespace astroclip::survey {
 namespace {
 
 constexpr double comb = 1e4;              // pixels a unit of log10(wavelength)
-constexpr double comb_tolerance = 0.005;  // pixels: float32 rounds log10(9200) by up to 0.0024 of one
+constexpr double comb_tolerance = 0.005;  // pixels: float32 rounds log10(10300) by up to 0.0024 of one
 constexpr std::int64_t sky_bit = 1 << 0, unplugged_bit = 1 << 7;  // of ZWARNING
 constexpr std::int64_t max_pixels = 100000;
 

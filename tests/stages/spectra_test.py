@@ -106,6 +106,24 @@ class Spectra(pipeline.StoreTest):
         self.assertIn(b"ZWARN 5", columns["rejected_detail"][0])
         self.assertEqual(columns["rejected_object_id"][0], 3 << 61 | 1944 << 28 | 53385 << 12 | 159)
 
+    def test_sdss_files_that_are_not_as_they_should_be(self):
+        def set_header(key, value):
+            return lambda file: file[0].header.set(key, value)
+
+        def leave_a_gap(file):
+            file[1].data["loglam"][2000:] += 1e-4
+
+        def not_a_number(file):
+            file[1].data["flux"][5] = np.nan
+
+        path = self.folder / "spec-changed.fits"
+        for change, words in ((set_header("VACUUM", False), "wavelengths in air"), (set_header("BUNIT", "Jy"), "BUNIT = 'Jy'"),
+                              (leave_a_gap, "unreadable file"), (not_a_number, "non-finite flux")):
+            with self.subTest(words), fits.open(SDSS / "spec-0854-52373-0369.fits.gz") as file:
+                change(file)
+                file.writeto(path, overwrite=True)
+                self.refused(65, [words], "ingest-spectra", "--input", path, "--force", ranks=[1])
+
     def test_redshift_warnings_select(self):
         path = SDSS / "spec-10000-57346-0003.fits.gz"
         self.assertEqual(self.ingest("ingest-spectra", "--input", path, "--max-zwarn", 0), (0, {"redshift warning": 1}))
