@@ -11,7 +11,8 @@ import subprocess
 
 import estimate
 import slurm_queue
-from workflow import (CONFLICT, STAGES, USAGE, WorkflowError, binaries, parents, path_options, stage_command)
+from workflow import (CONFLICT, STAGES, USAGE, WorkflowError, binaries, is_driver_key, parents, path_options,
+                      stage_command)
 
 CHECK_TIMEOUT_S = 120
 
@@ -22,8 +23,7 @@ def overrides(name, arguments):
     for assignment in arguments.overrides:
         place, _, value = assignment.partition("=")
         section, _, key = place.partition(".")
-        ours = key.startswith(("slurm-", "expected-")) or key in ("ranks", "launcher")
-        if section in ("run", name) and not ours:
+        if section in ("run", name) and not is_driver_key(key):
             options.append(f"--{key}={value}")
     return options
 
@@ -80,10 +80,12 @@ def show_stage(name, run, config, arguments, need):
     stage = STAGES[name]
     force = bool(arguments.begin or arguments.force)
     print(f"== {name}{' (anew)' if force else ''}")
+    shards = range(config.shards(name)) if config.shards(name) > 1 and not arguments.local else ()
     if not arguments.local:
         before = [f"<job of {parent}>" for parent in parents(stage, config).values() if parent in arguments.stages]
-        print("  " + shlex.join(slurm_queue.sbatch_command(stage, run, config, before, "<token>")))
-    print("  " + shlex.join(stage_command(stage, run, config, force, not arguments.local)))
+        print("  " + shlex.join(slurm_queue.sbatch_command(stage, run, config, before, "<token>", shards)))
+    print("  " + shlex.join(stage_command(stage, run, config, "<task>" if shards else None, "<word>" if force else "",
+                                          not arguments.local)))
     print(f"  estimated: {need.text()}")
     if not inputs_are_there(name, run, config):
         print("  its inputs are not there yet: estimated from the configuration")

@@ -3,22 +3,25 @@
     job.py begin STAGE RUN         the command, NUL-separated; notes the attempt
     job.py end STAGE RUN STATUS    "stop CODE" or "again CODE"; STATUS is what the launcher returned
 
-Whether a stage is run again follows from its exit code alone, which is taken from the stage's own status file: mpirun
-reports neither a stop on request nor a lost rank faithfully.
+In a job array it is about this task's shard. Whether a task is run again follows from its exit code and from how far it
+got. The code is taken from the stage's own status file: mpirun reports neither a stop on request nor a lost rank faithfully.
 """
 
 import os
+import shutil
 import socket
+import subprocess
 import sys
 import time
 
 from workflow import (AGAIN, BUG, IO_ERROR, MEANING, PEER_LOST, Config, Run, WorkflowError, file_hash, stage_command,
-                      stage_named, utc_now)
+                      stage_named, task_name, utc_now)
 
-MAX_LOSSES = 2      # attempts that may be repeated after a lost rank or an I/O error
-MAX_FRUITLESS = 2   # attempts that may stop on request, one after the other, without having got further
+MAX_FRUITLESS = 2   # repetitions, one after the other, that got no further than the attempts before them
 # mpirun, srun or the stage itself died of a signal (128 + n), was terminated (1), or lost a node (205).
 DIED = {1, 129, 130, 134, 135, 137, 139, 140, 141, 143, 205}
+KILLED = 137
+LOST = "ended without a word: killed, or its node was lost"
 
 
 def submission():
@@ -26,12 +29,17 @@ def submission():
     return os.environ["ASTROCLIP_SUBMISSION"]
 
 
+def shard_here(stage, config):
+    """The shard that this task of a job array is for, or None."""
+    task = os.environ.get("SLURM_ARRAY_TASK_ID")
+    return int(task) if task and config.shards(stage.name) > 1 else None
+
+
 def job_id():
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    if array and task:
+        return f"{array}_{task}"
     return os.environ.get("SLURM_JOB_ID") or os.environ.get("ASTROCLIP_JOB") or f"local-{os.getppid()}"
-
-
-def losses(attempts):
-    return sum(1 for a in attempts if a.get("exit_code", PEER_LOST) in (PEER_LOST, IO_ERROR))
 
 
 def exit_code(status, launcher_code):
@@ -44,47 +52,77 @@ def exit_code(status, launcher_code):
     return PEER_LOST if launcher_code in DIED else BUG
 
 
-def got_further(attempt, before):
-    """Whether an attempt ended beyond the one before it: at another piece of work, or with more of the same done."""
-    here, there = attempt.get("progress") or {}, before.get("progress") or {}
-    return here.get("what") != there.get("what") or here.get("done", 0) > there.get("done", 0)
+def fruitless(attempts):
+    """How many repetitions, up to the last, got no further than any attempt before them."""
+    best, count = {}, -1
+    for attempt in attempts:
+        progress = attempt.get("progress") or {}
+        what, done = progress.get("what"), progress.get("done", 0)
+        further = bool(what) and done > best.get(what, -1)
+        count = 0 if further or count < 0 else count + 1
+        best[what] = max(done, best.get(what, -1))
+    return count
 
 
 def verdict(attempts):
     """'again' or 'stop' after the last of these attempts."""
-    code = attempts[-1]["exit_code"]
-    if code in (PEER_LOST, IO_ERROR):
-        return "again" if losses(attempts) <= MAX_LOSSES else "stop"
-    if code != AGAIN:
+    if attempts[-1]["exit_code"] not in (PEER_LOST, IO_ERROR, AGAIN):
         return "stop"
-    fruitless = 0
-    for attempt, before in zip(reversed(attempts), reversed(attempts[:-1])):
-        if got_further(attempt, before):
-            break
-        fruitless += 1
-    return "again" if fruitless <= MAX_FRUITLESS else "stop"
+    return "again" if fruitless(attempts) < MAX_FRUITLESS else "stop"
 
 
-def begin(stage, run, config):
-    earlier = run.attempts(stage.name, submission())
-    if losses(earlier) > MAX_LOSSES:
-        raise WorkflowError(f"{stage.name}: lost {losses(earlier)} times since it was submitted; see the logs, then "
-                            f"submit again", PEER_LOST)
-    if run.stop_requested(stage.name):
-        raise WorkflowError(f"{stage.name}: cancelled before it began", AGAIN)
-    force = run.must_redo(stage.name)
+def close_lost(task, run):
+    """The attempt before, if it left no end: with how far it had come. Returns all attempts of this submission."""
+    attempts = run.attempts(task, submission())
+    if attempts and "exit_code" not in attempts[-1]:
+        end_of = {"exit_code": PEER_LOST, "progress": run.status(task).get("progress"), "message": LOST}
+        run.note(task, end_of)
+        attempts[-1].update(end_of)
+    return attempts
+
+
+def stripe(folder, count):
+    """Lustre: files inherit the number of stripes from their folder. -1: over all targets."""
+    lfs = shutil.which("lfs")
+    if count and lfs and not folder.exists():
+        folder.mkdir(parents=True)
+        if subprocess.run([lfs, "setstripe", "-c", str(count), str(folder)], stdout=sys.stderr, check=False).returncode:
+            print(f"warning: {folder} could not be striped", file=sys.stderr)
+
+
+def begin(stage, run):
+    task = stage.name
+    attempt = {"started": utc_now(), "clock": time.time(), "submission": submission(), "job": job_id(),
+               "restart": int(os.environ.get("SLURM_RESTART_COUNT", "0")), "host": socket.gethostname()}
+    try:
+        config = Config.read(run.config_file)
+        shard = shard_here(stage, config)
+        task = task_name(stage.name, shard)
+        earlier = close_lost(task, run)
+        if earlier and earlier[-1]["exit_code"] == PEER_LOST and verdict(earlier) == "stop":
+            raise WorkflowError(f"lost {fruitless(earlier)} times without getting further; see the logs, then submit again",
+                                PEER_LOST)
+        if run.stop_requested(stage.name):
+            raise WorkflowError("cancelled before it began", AGAIN)
+        word = run.redo_word(stage.name)
+        attempt.update(redo=word, shards=config.shards(stage.name) if shard is not None else 1,
+                       fingerprint=run.fingerprint(stage.name, config))
+        command = stage_command(stage, run, config, shard, word, "SLURM_JOB_ID" in os.environ)
+    except WorkflowError as error:
+        run.note(task, {**attempt, "ended": utc_now(), "exit_code": error.code, "message": str(error)})
+        raise
     # What stands in the status file afterwards was written by this attempt.
-    (run.status_folder / f"{stage.name}.json").unlink(missing_ok=True)
-    run.note(stage.name, {"started": utc_now(), "clock": time.time(), "submission": submission(), "job": job_id(),
-                          "host": socket.gethostname(), "forced": force,
-                          "fingerprint": run.fingerprint(stage.name, config)})
-    sys.stdout.write("\0".join(stage_command(stage, run, config, force, "SLURM_JOB_ID" in os.environ)) + "\0")
+    run.status_file(task).unlink(missing_ok=True)
+    stripe(run.output(stage.name), config.integer(stage.name, "lustre-stripe", 0, -1))
+    run.note(task, attempt)
+    sys.stdout.write("\0".join(command) + "\0")
 
 
 def end(stage, run, launcher_code):
-    status = run.status(stage.name)
+    task = task_name(stage.name, shard_here(stage, Config.read(run.config_file)))
+    status = run.status(task)
     code = exit_code(status, launcher_code)
-    attempts = run.attempts(stage.name, submission())
+    attempts = run.attempts(task, submission())
     attempt = {"ended": utc_now(), "exit_code": code, "launcher_code": launcher_code, "progress": status.get("progress"),
                "message": message(status, code, launcher_code)}
     if attempts:
@@ -92,19 +130,22 @@ def end(stage, run, launcher_code):
         attempts[-1].update(attempt)
     else:
         attempts = [attempt]
-    if code == 0:
+    if code == 0 and run.is_complete(stage.name):
         attempt["manifest"] = file_hash(run.output(stage.name) / "manifest.json")
         run.withdraw(stage.name, "redo")
     word = "stop" if run.stop_requested(stage.name) else verdict(attempts)
     attempt["verdict"] = word
-    run.note(stage.name, attempt)
+    run.note(task, attempt)
     print(word, code)
 
 
 def message(status, code, launcher_code):
     if status.get("message"):
         return str(status["message"])
-    return "" if code == 0 else f"ended with status {launcher_code} and without a message: {MEANING.get(code, '')}"
+    if code == 0:
+        return ""
+    memory = "; perhaps out of memory (slurm-mem)" if launcher_code == KILLED else ""
+    return f"ended with status {launcher_code} and without a message: {MEANING.get(code, '')}{memory}"
 
 
 def main(arguments):
@@ -112,7 +153,7 @@ def main(arguments):
         raise WorkflowError("usage: job.py begin STAGE RUN | job.py end STAGE RUN STATUS")
     stage, run = stage_named(arguments[1]), Run(arguments[2])
     if arguments[0] == "begin":
-        begin(stage, run, Config.read(run.config_file))
+        begin(stage, run)
     else:
         end(stage, run, int(arguments[3]))
 

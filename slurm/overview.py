@@ -1,13 +1,18 @@
-"""What is known of every stage of a run: its status file, its attempts, the ledger and, if Slurm answers, the queue."""
+"""What is known of every stage of a run: its status files, its attempts, the ledger and, if Slurm answers, the queue."""
 
 from __future__ import annotations
 
 import time
 
 import slurm_queue
-from workflow import AGAIN, MEANING, STAGES, Config, WorkflowError, duration_text, progress_text
+from workflow import AGAIN, MEANING, STAGES, Config, WorkflowError, duration_text, parents, shard_of, tasks_of
 
 LIVE = ("running", "queued")
+# Of a stage in several tasks: the first of these that one of them is in.
+RANKING = ("unknown", "running", "queued", "failed", "lost", "cancelled", "blocked", "stopped", "not submitted", "removed", "-",
+           "complete")
+ENDED_BY = {"NODE_FAIL": "its node failed", "TIMEOUT": "the time limit was over", "CANCELLED": "it was cancelled",
+            "OUT_OF_MEMORY": "out of memory (slurm-mem)", "PREEMPTED": "it was preempted"}
 
 
 def ledger_is_waiting(entry):
@@ -15,9 +20,14 @@ def ledger_is_waiting(entry):
     return entry.get("state") in ("submitting", *LIVE)
 
 
+def tasks_in(ledger):
+    """{task: its entry} of all stages."""
+    return {task: one for stage, entry in ledger["stages"].items() for task, one in tasks_of(stage, entry).items()}
+
+
 def ask_queue(ledger):
     """Jobs that Slurm knows, {} if none is expected there, None if it does not answer."""
-    if not any(ledger_is_waiting(entry) for entry in ledger["stages"].values()):
+    if not any(ledger_is_waiting(entry) for entry in tasks_in(ledger).values()):
         return {}
     try:
         return slurm_queue.jobs()
@@ -25,16 +35,16 @@ def ask_queue(ledger):
         return None
 
 
-def find_job(entry, jobs):
-    """(id, Slurm's state) of the stage's last job, or (None, None)."""
-    for job, (state, _, token) in jobs.items():
-        if job == entry.get("job") or (entry.get("token") and token == entry["token"]):
-            return job, state
-    return None, None
+def find_job(task, entry, jobs):
+    """(id, Slurm's state, its reason) of the task's last job, or three times None."""
+    for job, (state, reason, token) in jobs.items():
+        same = entry.get("token") == token and job.partition("_")[2] == shard_of(task)
+        if job == entry.get("job") or (entry.get("token") and same):
+            return job, state, reason
+    return None, None, None
 
 
-def state_from_attempts(run, stage, submission):
-    attempts = run.attempts(stage, submission)
+def state_from_attempts(attempts):
     if not attempts:
         return None
     code = attempts[-1].get("exit_code")
@@ -43,86 +53,139 @@ def state_from_attempts(run, stage, submission):
     return {0: "complete", AGAIN: "stopped"}.get(code, "failed")
 
 
-def state_of(run, stage, entry, jobs, driver):
-    """One word; `jobs` is None if Slurm did not answer, `driver` the (pid, host) of a local driver at work."""
-    if ledger_is_waiting(entry) and not entry.get("local"):
-        if jobs is None:
+class View:
+    """A run as it is now. `jobs`: as of ask_queue."""
+
+    def __init__(self, run, ledger, jobs):
+        self.run, self.ledger, self.jobs = run, ledger, jobs
+        self.driver = run.driver()  # (pid, host) of a local driver at work
+        try:
+            self.config = Config.read(run.config_file)
+        except WorkflowError:
+            self.config = Config({}, str(run.config_file))
+
+    def state_in_queue(self, stage, task, entry):
+        """Of a task that Slurm has, or had when it was asked last."""
+        if self.jobs is None:
             return "unknown"
-        _, slurm = find_job(entry, jobs)
+        job, slurm, _ = find_job(task, entry, self.jobs)
         if slurm and slurm_queue.is_alive(slurm):
             return "running" if slurm in ("RUNNING", "COMPLETING") else "queued"
-        ended = state_from_attempts(run, stage, entry.get("submission"))
-        return ended or ("blocked" if slurm == "CANCELLED" or entry.get("job") else "not submitted")
-    if entry.get("state") == "blocked":
-        return "blocked"
-    found = state_from_attempts(run, stage, entry.get("submission"))
-    if found == "lost" and driver:
-        return "running"
-    if found in (None, "complete"):
-        return "complete" if run.is_complete(stage) else ("-" if found is None else "removed")
-    return found
+        ended = state_from_attempts(self.run.attempts(task, entry.get("submission")))
+        if slurm == "CANCELLED" and ended in (None, "lost"):
+            return "cancelled" if ended or self.run.stop_requested(stage) or self.parents_are_complete(stage) else "blocked"
+        if ended:
+            return ended
+        if not (job or entry.get("job")):
+            return "not submitted"
+        return "lost" if slurm or self.parents_are_complete(stage) else "blocked"
+
+    def parents_are_complete(self, stage):
+        return all(self.run.is_complete(parent) for parent in parents(STAGES[stage], self.config).values())
+
+    def state_of(self, stage, task, entry):
+        """One word."""
+        if ledger_is_waiting(entry) and not entry.get("local"):
+            return self.state_in_queue(stage, task, entry)
+        if entry.get("state") in ("blocked", "cancelled"):
+            return entry["state"]
+        found = state_from_attempts(self.run.attempts(task, entry.get("submission")))
+        if found == "lost" and self.driver:
+            return "running"
+        if found in (None, "complete") and not shard_of(task):
+            return "complete" if self.run.is_complete(stage) else ("-" if found is None else "removed")
+        return found or "-"
+
+    def note_of(self, task, entry, state, attempts):
+        """What a person should know besides the state."""
+        last = attempts[-1] if attempts else {}
+        _, slurm, reason = find_job(task, entry, self.jobs or {})
+        if state in ("failed", "stopped"):
+            code = last.get("exit_code")
+            return f"{last.get('message') or MEANING.get(code, '')} (exit code {code})"
+        if state == "lost":
+            how = ENDED_BY.get(slurm, "killed, a hard time limit, or a job that Slurm has lost")
+            return f"ended without a word: {how}; submit goes on from its last checkpoint or part"
+        return {"cancelled": "its job was cancelled; submit goes on", "unknown": "Slurm does not answer",
+                "queued": "" if reason in (None, "None", "Dependency") else f"waits: {reason}"}.get(state, "")
+
+    def task_row(self, stage, task, entry):
+        attempts = self.run.attempts(task)
+        state = self.state_of(stage, task, entry)
+        own = [a for a in attempts if a.get("submission") == entry.get("submission")]
+        seconds = sum(a.get("seconds", 0) for a in own)
+        if state == "running" and own and "exit_code" not in own[-1]:
+            seconds += time.time() - own[-1]["clock"]
+        job = entry.get("job") or (attempts[-1]["job"] if attempts else "")
+        return {
+            "task": task, "state": state, "job": job, "progress": self.run.status(task).get("progress"),
+            "seconds": round(seconds, 1), "attempts": len(attempts),
+            "exit_code": attempts[-1].get("exit_code") if attempts else None,
+            "log": str(self.run.log(stage, job)) if job else "",
+            "message": self.note_of(task, entry, state, attempts),
+        }
+
+    def stage_row(self, stage):
+        entry = self.ledger["stages"].get(stage, {})
+        rows = [self.task_row(stage, task, one) for task, one in tasks_of(stage, entry).items()]
+        row = dict(min(rows, key=lambda one: RANKING.index(one["state"])))  # of its tasks, the one to look at
+        if len(rows) > 1:
+            counts = {state: sum(one["state"] == state for one in rows) for state in RANKING}
+            if row["state"] == "complete" and not self.run.is_complete(stage):
+                row["state"] = "removed"
+            row.update(job=row["job"].partition("_")[0], progress=sum_of_progress(rows), tasks=rows,
+                       seconds=max(one["seconds"] for one in rows), attempts=sum(one["attempts"] for one in rows),
+                       shards=", ".join(f"{n} {state}" for state, n in counts.items() if n))
+        if row["state"] == "complete" and not self.run.is_current(stage, self.config) and self.run.all_attempts(stage):
+            row["message"] = "made with an earlier configuration or earlier inputs"
+        row.pop("task")
+        return {"stage": stage, **row, "output": str(self.run.output(stage))}
 
 
-def note_of(run, stage, state, attempts, config):
-    """What a person should know besides the state."""
-    last = attempts[-1] if attempts else {}
-    if state in ("failed", "stopped"):
-        code = last.get("exit_code")
-        return f"{last.get('message') or MEANING.get(code, '')} (exit code {code})"
-    if state == "lost":
-        return "ended without a word: killed, time limit or a lost node; submit goes on from its last checkpoint or part"
-    if state == "blocked":
-        return "its job was cancelled, or a stage before it failed"
-    if state == "unknown":
-        return "Slurm does not answer"
-    if state == "complete" and last.get("fingerprint") and last["fingerprint"] != run.fingerprint(stage, config):
-        return "made with an earlier configuration or earlier inputs"
-    return ""
+def sum_of_progress(rows):
+    """Of the shards that are at the same piece of work as most."""
+    found = [row["progress"] for row in rows if row["progress"] and row["progress"].get("total")]
+    if not found:
+        return None
+    words = [one.get("what") for one in found]
+    same = [one for one in found if one.get("what") == max(words, key=words.count)]
+    total = {key: sum(one.get(key, 0) for one in same) for key in ("done", "total", "rate")}
+    return {**same[0], **total, "left_s": max(one.get("left_s", 0) for one in same)}
 
 
 def rows(run, ledger=None, jobs=()):
     """A dictionary a stage, in the order of the graph. `jobs`: as of ask_queue; left out, it is asked."""
     ledger = ledger or run.ledger()
-    jobs = ask_queue(ledger) if jobs == () else jobs
-    try:
-        config = Config.read(run.config_file)
-    except WorkflowError:
-        config = Config({}, str(run.config_file))
-    driver = run.driver()
-    found = []
-    for stage in STAGES:
-        entry = ledger["stages"].get(stage, {})
-        state = state_of(run, stage, entry, jobs, driver)
-        attempts = run.attempts(stage)
-        seconds = sum(a.get("seconds", 0) for a in attempts if a.get("submission") == entry.get("submission"))
-        if state == "running" and attempts and "exit_code" not in attempts[-1]:
-            seconds += time.time() - attempts[-1]["clock"]
-        job = entry.get("job") or (attempts[-1]["job"] if attempts else "")
-        status = run.status(stage)
-        found.append({
-            "stage": stage, "state": state, "job": job, "progress": status.get("progress"),
-            "progress_text": progress_text(status) if state in ("running", "stopped", "failed", "lost") else "",
-            "seconds": round(seconds, 1), "attempts": len(attempts),
-            "exit_code": attempts[-1].get("exit_code") if attempts else None,
-            "output": str(run.output(stage)), "log": str(run.log(stage, job)) if job else "",
-            "message": note_of(run, stage, state, attempts, config),
-        })
-    return found
+    view = View(run, ledger, ask_queue(ledger) if jobs == () else jobs)
+    return [view.stage_row(stage) for stage in STAGES]
+
+
+def progress_cells(row):
+    """How far, how fast, how long yet."""
+    found = row["progress"] or {}
+    if row["state"] in ("complete", "-", "queued", "blocked", "removed") or not found.get("total"):
+        return (row["output"] if row["state"] == "complete" else row.get("shards", ""), "", "")
+    done, total, unit = found.get("done", 0), found["total"], found.get("unit", "")
+    far = f"{found.get('what', '')} {done}/{total} {unit} ({100 * done // total} %)".strip()
+    if row["state"] not in ("running", "unknown"):
+        return far, "", ""
+    rate, left = found.get("rate", 0), found.get("left_s", 0)
+    return far, f"{rate:.3g} {unit}/s" if rate else "", duration_text(left) if left else ""
 
 
 def table(found):
     """The rows as text: one line a stage, and the messages below it."""
-    header = ("stage", "state", "job", "time", "progress")
+    header = ("stage", "state", "job", "time", "progress", "rate", "left")
     lines = [header] + [
-        (row["stage"], row["state"], row["job"], duration_text(row["seconds"]) if row["seconds"] else "",
-         row["progress_text"] or (row["output"] if row["state"] == "complete" else ""))
+        (row["stage"], row["state"], row["job"], duration_text(row["seconds"]) if row["seconds"] else "", *progress_cells(row))
         for row in found
     ]
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    text = [("  ".join(f"{line[i]:<{widths[i]}}" for i in range(4)) + "  " + line[4]).rstrip() for line in lines]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    text = ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths)).rstrip() for line in lines]
     for row in found:
-        if row["message"] and row["state"] != "blocked":
-            text.append(f"{row['stage']}: {row['message']}")
-            if row["log"] and row["state"] != "complete":
-                text.append(f"  log: {row['log']}")
+        for one in row.get("tasks", [row]):
+            if one["message"]:
+                text.append(f"{one.get('task', row['stage'])}: {one['message']}")
+                if one["log"] and one["state"] not in ("complete", "queued"):
+                    text.append(f"  log: {one['log']}")
     return "\n".join(text)

@@ -2,24 +2,22 @@
 # runs inside a Slurm job, which requeues itself (its id stays, so the stages that depend on it keep waiting), and on a
 # machine without Slurm, where it begins anew at once. What to run and what an end means is said by job.py.
 
-# run_stage STAGE RUN
-run_stage() {
-    local stage=$1 run=${2:?usage: $1.sbatch RUN}
-    local python=${ASTROCLIP_PYTHON:-python3} job=$ASTROCLIP_HOME/slurm/job.py
-    local -a command
-    local code word
-    local asked='' pid=''
-    trap 'asked=1; [ -z "$pid" ] || kill -USR2 "$pid" 2>/dev/null' USR2
-    umask 027
-    # Limits on repetition count the attempts of one submission; a script run by hand is one of its own.
-    export ASTROCLIP_SUBMISSION=${ASTROCLIP_SUBMISSION:-by-hand-${SLURM_JOB_ID:-$$-$(date +%s)}}
-
-    if [ -r "$ASTROCLIP_HOME/slurm/site.sh" ]; then
+# Modules and environment of this centre: $ASTROCLIP_SITE, else slurm/site.sh if there is one.
+load_site() {
+    local site=${ASTROCLIP_SITE:-$ASTROCLIP_HOME/slurm/site.sh}
+    if [ -r "$site" ]; then
         # shellcheck source=/dev/null
-        source "$ASTROCLIP_HOME/slurm/site.sh"   # modules and environment of this centre
+        source "$site"
+    elif [ -n "${ASTROCLIP_SITE:-}" ]; then
+        echo "error: ASTROCLIP_SITE=$site cannot be read" >&2
+        exit 64
     fi
+}
+
+prepare_environment() {
     if [ -n "${SLURM_JOB_ID:-}" ]; then
-        export SLURM_EXPORT_ENV=ALL SLURM_PMIX_FENCE=tree   # reach the other nodes; srun's start-up is safe with tree
+        # The variables reach the other nodes. With its default fence srun's start by PMIx fails in about 1 of 100 cases.
+        export SLURM_EXPORT_ENV=ALL SLURM_PMIX_FENCE=${SLURM_PMIX_FENCE:-tree}
         [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
     else
         # Ranks may outnumber the cores here: one that waits must not starve the one that it waits for.
@@ -28,6 +26,35 @@ run_stage() {
     if [ "$(id -u)" = 0 ]; then
         export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     fi
+}
+
+# Ends this script with its job, which then waits for its next turn; returns if Slurm does not take it. Were the script to
+# end by itself first, the job would count as failed. Of an array this task alone: its number may be the whole array's.
+requeue() {
+    local job=$SLURM_JOB_ID _
+    [ -z "${SLURM_ARRAY_TASK_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+    for _ in 1 2 3 4 5; do
+        if scontrol requeue "$job"; then
+            sleep 300
+        fi
+        sleep "${ASTROCLIP_RETRY_S:-20}"   # the controller may be restarting
+    done
+}
+
+# run_stage STAGE RUN
+run_stage() {
+    local stage=$1 run=${2:?usage: $1.sbatch RUN}
+    local job=$ASTROCLIP_HOME/slurm/job.py
+    local -a command
+    local code word python
+    local asked='' pid=''
+    trap 'asked=1; [ -z "$pid" ] || kill -USR2 "$pid" 2>/dev/null' USR2
+    umask 027
+    # Limits on repetition count the attempts of one submission; a script run by hand is one of its own.
+    export ASTROCLIP_SUBMISSION=${ASTROCLIP_SUBMISSION:-by-hand-${SLURM_JOB_ID:-$$-$(date +%s)}}
+    load_site
+    prepare_environment
+    python=${ASTROCLIP_PYTHON:-python3}
 
     while true; do
         mapfile -d '' -t command < <("$python" "$job" begin "$stage" "$run" || echo "failed $?")
@@ -55,8 +82,7 @@ run_stage() {
         fi
         echo "== $stage: exit code $code, running it again"
         if [ -n "${SLURM_JOB_ID:-}" ]; then
-            # The requeue ends this script; were it to end by itself first, the job would count as failed.
-            scontrol requeue "$SLURM_JOB_ID" && sleep 60
+            requeue
             exit "$code"
         fi
     done

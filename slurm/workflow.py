@@ -4,11 +4,13 @@ A run folder holds
 
     config.cfg                    the configuration as resolved
     workflow.json                 the ledger: what was asked of each stage, and every job that was submitted for it
-    status/STAGE.json             written by the stage itself: state, exit code, progress, message
-    status/STAGE.attempts.jsonl   written by its job script: one line when an attempt begins, one when it ends
+    status/TASK.json              written by the stage itself: state, exit code, progress, message
+    status/TASK.attempts.jsonl    written by its job script: one line when an attempt begins, one when it ends
     status/STAGE.redo, .stop      requests: make the output anew; do not go on after this attempt
     logs/STAGE-JOB.log
     images/ spectra/ ...          one folder an output; it exists once it has a manifest.json
+
+TASK is the name of a stage or, where several jobs share one (a job array), STAGE.SHARD.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import re
 import socket
 import sys
 import time
+import uuid
 from pathlib import Path
 
 HOME = Path(__file__).resolve().parent.parent
@@ -66,11 +69,13 @@ def utc_now():
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One arrow of the pipeline. `inputs`: option of the executable -> the stage whose output it takes."""
+    """One arrow of the pipeline. `inputs`: option of the executable -> the stage whose output it takes. `sharded`: several
+    jobs can fill its store together."""
 
     name: str
     output: str
     inputs: dict
+    sharded: bool = False
 
     @property
     def executable(self):
@@ -92,13 +97,13 @@ def _only(options):
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("ingest-images", "images", {}),
-        Stage("ingest-spectra", "spectra", {}),
+        Stage("ingest-images", "images", {}, sharded=True),
+        Stage("ingest-spectra", "spectra", {}, sharded=True),
         Stage("match", "pairs", _only(("images", "spectra"))),
         Stage("pretrain-image", "image-encoder", _only(("images", "pairs"))),
         Stage("pretrain-spectrum", "spectrum-encoder", _only(("spectra", "pairs"))),
         Stage("align", "aligned", {**STORES, **ENCODERS}),
-        Stage("embed", "embeddings", {**STORES, "model": "align"}),
+        Stage("embed", "embeddings", {**STORES, "model": "align"}, sharded=True),
         Stage("search", "search", {"embeddings": "embed", **_only(("pairs",))}),
         Stage("evaluate", "evaluation", {"embeddings": "embed", **STORES, "model": "align"}),
     )
@@ -147,9 +152,16 @@ SLURM_KEYS = {
     f"slurm-{key}"
     for key in (
         "nodes ntasks ntasks-per-node cpus-per-task gpus-per-node gpus-per-task time partition account qos mem "
-        "mem-per-cpu constraint reservation exclusive licenses signal"
+        "mem-per-cpu constraint reservation exclusive licenses signal extra"
     ).split()
 }
+CHOICES = {"launcher": ("mpirun", "srun"), "binding": ("none", "core")}  # the first is the default
+DRIVER_KEYS = {"ranks", "lustre-stripe", *CHOICES}
+
+
+def is_driver_key(key):
+    """Keys that the stages leave to the driver: how a stage is run, not what it makes."""
+    return key in DRIVER_KEYS or key.startswith(("slurm-", "expected-"))
 
 
 class Config:
@@ -191,8 +203,11 @@ class Config:
             for key in section:
                 if key.startswith("slurm-") and key not in SLURM_KEYS:
                     raise WorkflowError(f"{self.name}: unknown key '{key}' in [{name}]{nearest(key, SLURM_KEYS)}")
-        if self.get("run", "launcher", "mpirun") not in ("mpirun", "srun"):
-            raise WorkflowError(f"{self.name}: launcher = mpirun or srun, found '{self.get('run', 'launcher')}'")
+                if key in CHOICES and section[key] not in CHOICES[key]:
+                    raise WorkflowError(f"{self.name}: {key} = {' or '.join(CHOICES[key])}, found '{section[key]}' in [{name}]")
+            if name in STAGES:
+                self.integer(name, "lustre-stripe", 0, -1)
+                self.shards(name)
         self.integer("run", "ranks", 2, 1)
         self.integer("run", "threads", 1, 1)
 
@@ -223,6 +238,17 @@ class Config:
         if number is None or number < minimum:
             raise WorkflowError(f"{self.name}: {key} = {value} in [{stage}]: a whole number >= {minimum} expected")
         return number
+
+    def choice(self, stage, key):
+        return self.get(stage, key, CHOICES[key][0])
+
+    def shards(self, stage):
+        """The number of jobs that fill the stage's store together."""
+        count = self.integer(stage, "shards", 1, 1) if "shards" in self.section(stage) else 1
+        if count > 1 and not STAGES[stage].sharded:
+            raise WorkflowError(f"{self.name}: shards in [{stage}]: one job alone can do this stage; "
+                                f"{', '.join(s.name for s in STAGES.values() if s.sharded)} may be shared out")
+        return count
 
     def resolve(self):
         """Paths become absolute, since jobs may start in another folder; what is evaluated is the model that embedded."""
@@ -263,7 +289,7 @@ def read_json(path):
 
 
 def read_lines(path):
-    """The objects of a JSON-lines file; a line cut by a kill is ignored."""
+    """The objects of a JSON-lines file; a line cut by a kill is left out."""
     objects = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -271,9 +297,11 @@ def read_lines(path):
         return objects
     for line in lines:
         try:
-            objects.append(json.loads(line))
+            found = json.loads(line)
         except ValueError:
             continue
+        if isinstance(found, dict):
+            objects.append(found)
     return objects
 
 
@@ -285,6 +313,37 @@ def file_hash(path):
 
 
 # --- the run folder ------------------------------------------------------------------------------------------------
+
+
+def task_name(stage, shard=None):
+    return stage if shard is None else f"{stage}.{shard}"
+
+
+def shard_of(task):
+    """The shard in the name of a task, as text; "" of a whole stage."""
+    return task.partition(".")[2]
+
+
+def tasks_of(stage, entry):
+    """{task: its entry} of a stage's entry in the ledger."""
+    shards = entry.get("shards")
+    return {task_name(stage, shard): one for shard, one in shards.items()} if shards else {stage: entry}
+
+
+def attempts_files(status_folder, stage):
+    """Of the stage and of each of its shards that was ever run."""
+    return sorted(path for pattern in ("", ".[0-9]*") for path in status_folder.glob(f"{stage}{pattern}.attempts.jsonl"))
+
+
+def attempts_in(path):
+    """One dictionary an attempt; 'exit_code' is missing while it runs, or if it ended without a word."""
+    attempts = []
+    for line in read_lines(path):
+        if "started" in line:
+            attempts.append(line)
+        elif attempts:
+            attempts[-1].update(line)
+    return attempts
 
 
 class Run:
@@ -315,8 +374,11 @@ class Run:
     def log(self, stage, job):
         return self.path / "logs" / f"{stage}-{job}.log"
 
-    def status(self, stage):
-        return read_json(self.status_folder / f"{stage}.json")
+    def status_file(self, task):
+        return self.status_folder / f"{task}.json"
+
+    def status(self, task):
+        return read_json(self.status_file(task))
 
     # The ledger is written by the holder of the lock alone.
     def ledger(self):
@@ -357,22 +419,16 @@ class Run:
             return None
         return int(words[1]), words[3]
 
-    # Attempts: what a stage's job script noted about itself.
-    def attempts_file(self, stage):
-        return self.status_folder / f"{stage}.attempts.jsonl"
+    # Attempts: what a task's job script noted about itself.
+    def attempts(self, task, submission=None):
+        found = attempts_in(self.status_folder / f"{task}.attempts.jsonl")
+        return [a for a in found if submission is None or a.get("submission") == submission]
 
-    def attempts(self, stage, submission=None):
-        """One dictionary an attempt; 'exit_code' is missing while it runs, or if it ended without a word."""
-        attempts = []
-        for line in read_lines(self.attempts_file(stage)):
-            if "started" in line:
-                attempts.append(line)
-            elif attempts:
-                attempts[-1].update(line)
-        return [a for a in attempts if submission is None or a.get("submission") == submission]
+    def all_attempts(self, stage):
+        return [a for path in attempts_files(self.status_folder, stage) for a in attempts_in(path)]
 
-    def note(self, stage, line):
-        with open(self.attempts_file(stage), "a", encoding="utf-8") as file:
+    def note(self, task, line):
+        with open(self.status_folder / f"{task}.attempts.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     # Requests to a stage.
@@ -380,18 +436,11 @@ class Run:
         return self.status_folder / f"{stage}.{what}"
 
     def request_redo(self, stage):
-        """Asks for --force. The request holds as long as the output is still the one of now."""
-        old = file_hash(self.output(stage) / "manifest.json")
-        write_atomically(self._request(stage, "redo"), json.dumps({"manifest": old, "asked": utc_now()}) + "\n")
+        """Asks for the output to be made anew, once: the stage does so for a word that it has not met."""
+        write_atomically(self._request(stage, "redo"), json.dumps({"word": uuid.uuid4().hex[:16], "asked": utc_now()}) + "\n")
 
-    def must_redo(self, stage):
-        request = self._request(stage, "redo")
-        if not request.is_file():
-            return False
-        asked = read_json(request)
-        if asked.get("manifest"):
-            return file_hash(self.output(stage) / "manifest.json") == asked["manifest"]
-        return not any(a.get("forced") and a["started"] >= asked.get("asked", "") for a in self.attempts(stage))
+    def redo_word(self, stage):
+        return read_json(self._request(stage, "redo")).get("word", "")
 
     def request_stop(self, stage):
         self._request(stage, "stop").touch()
@@ -406,16 +455,23 @@ class Run:
         """Changes when the stage's configuration or the outputs that it reads change."""
         inputs = {option: file_hash(self.output(parent) / "manifest.json")
                   for option, parent in parents(STAGES[stage], config).items()}
-        seen = {key: {k: v for k, v in config.section(key).items() if not k.startswith("slurm-")}
+        seen = {key: {k: v for k, v in config.section(key).items() if k != "shards" and not is_driver_key(k)}
                 for key in ("run", stage)}
         return hashlib.sha256(json.dumps([seen, inputs], sort_keys=True).encode()).hexdigest()
 
     def is_current(self, stage, config):
         """Its output is complete, and made by an attempt that saw this configuration and these inputs."""
         manifest = file_hash(self.output(stage) / "manifest.json")
-        done = [a for a in self.attempts(stage) if a.get("exit_code") == 0]
-        return bool(manifest and done and done[-1].get("manifest") == manifest
-                    and done[-1].get("fingerprint") == self.fingerprint(stage, config) and not self.must_redo(stage))
+        seen = {a.get("fingerprint") for a in self.all_attempts(stage) if a.get("manifest") == manifest}
+        return bool(manifest) and self.fingerprint(stage, config) in seen and not self.redo_word(stage)
+
+    def shard_is_done(self, stage, shard, config):
+        """Its last attempt ended well, and what it was asked for is what is asked for now."""
+        last = (self.attempts(task_name(stage, shard)) or [{}])[-1]
+        word = self.redo_word(stage)
+        return (last.get("exit_code") == 0 and last.get("shards") == config.shards(stage)
+                and last.get("fingerprint") == self.fingerprint(stage, config) and (not word or last.get("redo") == word)
+                and (self.output(stage) / "request.json").is_file())
 
 
 # --- commands ------------------------------------------------------------------------------------------------------
@@ -444,23 +500,27 @@ def threads_per_rank(config, in_job):
     return max(1, len(os.sched_getaffinity(0)) // config.integer("run", "ranks", 2, 1))
 
 
-def launcher(config, in_job):
+def launcher(stage, config, in_job):
     """The command in front of the executable: in a Slurm job, or on this machine."""
-    if in_job and config.get("run", "launcher", "mpirun") == "srun":
-        return ["srun", "--mpi=pmix", "--kill-on-bad-exit=1"]
-    if in_job:
-        return ["mpirun", "--bind-to", "none", "-x", "OMP_NUM_THREADS", "-n", os.environ.get("SLURM_NTASKS", "NTASKS")]
-    ranks = config.integer("run", "ranks", 2, 1)
-    return ["mpirun", "--oversubscribe", "--bind-to", "none", "-x", "OMP_NUM_THREADS", "-n", str(ranks)]
+    bound = config.choice(stage, "binding") == "core"
+    if in_job and config.choice(stage, "launcher") == "srun":
+        return ["srun", "--mpi=pmix", "--kill-on-bad-exit=1", f"--cpu-bind={'cores' if bound else 'none'}"]
+    binding = ["--bind-to", "none"]
+    if in_job and bound:
+        binding = ["--map-by", f"slot:PE={os.environ.get('SLURM_CPUS_PER_TASK', '1')}", "--bind-to", "core"]
+    ranks = os.environ.get("SLURM_NTASKS", "NTASKS") if in_job else str(config.integer("run", "ranks", 2, 1))
+    return ["mpirun", *([] if in_job else ["--oversubscribe"]), *binding, "-x", "OMP_NUM_THREADS", "-n", ranks]
 
 
-def stage_command(stage, run, config, force=False, in_job=False):
+def stage_command(stage, run, config, shard=None, redo="", in_job=False):
+    """`shard`: the one that is run; None: the whole stage in one job. `redo`: a word, see Run.request_redo."""
     threads = threads_per_rank(config, in_job)
-    return [
-        "env", f"OMP_NUM_THREADS={threads}", *launcher(config, in_job), str(binaries() / stage.executable),
-        "--config", str(run.config_file), "--status", str(run.status_folder / f"{stage.name}.json"),
-        *path_options(stage, run, config), "--threads", str(threads), *(["--force"] if force else []),
-    ]
+    command = ["env", f"OMP_NUM_THREADS={threads}", *launcher(stage.name, config, in_job), str(binaries() / stage.executable),
+               "--config", str(run.config_file), "--status", str(run.status_file(task_name(stage.name, shard))),
+               *path_options(stage, run, config), "--threads", str(threads)]
+    if config.shards(stage.name) > 1:
+        command += ["--shards", "1"] if shard is None else ["--shards", str(config.shards(stage.name)), "--shard", str(shard)]
+    return command + (["--redo", redo] if redo else [])
 
 
 def duration_text(seconds):
@@ -468,14 +528,3 @@ def duration_text(seconds):
     if seconds >= 3600:
         return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
     return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"
-
-
-def progress_text(status):
-    found = status.get("progress") or {}
-    done, total = found.get("done", 0), found.get("total", 0)
-    if not total:
-        return ""
-    text = f"{found.get('what', '')} {done}/{total} {found.get('unit', '')}".strip()
-    if status.get("state") == "running" and found.get("left_s"):
-        text += f", {duration_text(found['left_s'])} left"
-    return text

@@ -30,6 +30,7 @@ struct Options {
     bool trust = false;
     std::int64_t part_rows = 0;
     double max_reject_fraction = 0.01;
+    store::Shard shard;
 };
 
 void bind(config::Section options, Options& o)
@@ -45,6 +46,7 @@ void bind(config::Section options, Options& o)
         .option("part-rows", o.part_rows, "galaxies in a part, 0: about 4 GiB", config::at_least(0))
         .option("max-reject-fraction", o.max_reject_fraction,
                 "share of damaged galaxies above which the stage fails", config::between(0, 1));
+    stage::bind(options, o.shard);
 }
 
 const stage::Description description{
@@ -293,8 +295,9 @@ void write_all(const Inputs& inputs, const Options& o, stage::Context& context, 
                                      .max_reject_fraction = o.max_reject_fraction,
                                      .unit_rows = nn::compute_batch};
     store::Writer writer(output, schema, total, digest_of(inputs_of(inputs, o).dump()), how);
-    context.progress.begin("embedding", total, "galaxies", writer.plan_done());
-    while (writer.next_part()) {
+    auto more = writer.next_part();  // after those of an earlier run
+    context.progress.begin("embedding", writer.plan_share(), "galaxies", writer.plan_done());
+    for (; more; more = writer.next_part()) {
         for (const auto& turn : writer.turns()) {
             store::Rows rows(schema);
             std::vector<store::Reject> rejects;
@@ -326,9 +329,8 @@ void embed(const Options& o, stage::Context& context)
             1e-6 * static_cast<double>(schema_of(*inputs, o).row_bytes()) * static_cast<double>(total)));
         return;
     }
-    auto& output = context.open_output(o.output, inputs_of(*inputs, o));
+    auto& output = context.open_output(o.output, inputs_of(*inputs, o), o.shard);
     write_all(*inputs, o, context, output);
-    log::info("{} galaxies embedded", total);
     context.print(output.path());
 }
 

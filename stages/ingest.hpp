@@ -83,8 +83,9 @@ inline void write_store(
     const std::function<void(std::int64_t, store::Rows&, std::vector<store::Reject>&)>& take)
 {
     store::Writer writer(output, schema, plan.size(), plan_id, options);
-    context.progress.begin("ingesting", plan.size(), "objects", writer.plan_done());
-    while (writer.next_part()) {
+    auto more = writer.next_part();  // after those of an earlier run
+    context.progress.begin("ingesting", writer.plan_share(), "objects", writer.plan_done());
+    for (; more; more = writer.next_part()) {
         for (const auto turn : writer.turns()) {
             store::Rows rows(schema);
             std::vector<store::Reject> rejects;

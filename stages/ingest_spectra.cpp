@@ -24,6 +24,7 @@ struct Options {
     bool verify_checksums = true;
     double max_reject_fraction = 0.01;
     std::int64_t part_rows = 0;
+    store::Shard shard;
 };
 
 void bind(config::Section section, Options& o)
@@ -55,6 +56,7 @@ void bind(config::Section section, Options& o)
         .option("max-reject-fraction", o.max_reject_fraction,
                 "share of damaged objects above which the stage fails", config::between(0, 1))
         .option("part-rows", o.part_rows, "objects a part of the store; 0: about 4 GiB", config::at_least(0));
+    stage::bind(section, o.shard);
 }
 
 // A spectra-* file only where its coadd-* is not there too.
@@ -278,7 +280,7 @@ void ingest_spectra(const Options& options, stage::Context& context)
                   static_cast<double>(plan.size()) * static_cast<double>(schema.row_bytes()) / 1e9);
         return;
     }
-    auto& output = context.open_output(options.output, {{"files", plan.digest()}});
+    auto& output = context.open_output(options.output, {{"files", plan.digest()}}, options.shard);
     Ingest ingest(options, &plan);
     stage::write_store(
         context, output, schema, plan, plan.digest(),

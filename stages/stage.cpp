@@ -126,26 +126,44 @@ void Context::write_status(const std::string& state, int exit_code, const std::s
     status["started_utc"] = started_utc_;
     if (output_) {
         status["output"] = output_->path();
-        write_status_file(output_->path() + "/status.json", status);
+        write_status_file(in_output("status", ".json"), status);
     }
     write_status_file(invocation_.status_file, status);
 }
 
-store::Output& Context::open_output(const std::string& path, const nlohmann::json& inputs)
+// A file that tells of this run in the output folder; each shard has its own.
+std::string Context::in_output(const std::string& name, const std::string& ending) const
+{
+    const auto& shard = output_->shard();
+    const auto part = shard.whole() ? "" : fmt::format("-{}-of-{}", shard.index, shard.count);
+    return output_->path() + "/" + name + part + ending;
+}
+
+store::Output& Context::open_output(const std::string& path, const nlohmann::json& inputs,
+                                    const store::Shard& shard)
 {
     world.together([&] {
         if (path.empty()) {
             throw ConfigError("'output' is not set: the folder to publish");
         }
+        if (shard.index >= shard.count) {
+            throw ConfigError(fmt::format("shard = {}: with shards = {} they are numbered from 0",
+                                          shard.index, shard.count));
+        }
+        if (!shard.whole() && invocation_.force) {
+            throw ConfigError(
+                "--force with several shards: each would undo the others' work; --redo WORD, the "
+                "same for all");
+        }
     });
     output_ = std::make_unique<store::Output>(
         world, path, store::Request{description_.name, configuration_, digest_, inputs}, invocation_.force,
-        invocation_.break_lock);
+        store::Opening{invocation_.break_lock, invocation_.redo, shard});
     if (output_->up_to_date()) {
         throw UpToDate{};
     }
     if (world.is_root()) {
-        metrics_ = {std::fopen((path + "/metrics.jsonl").c_str(), "a"), &std::fclose};
+        metrics_ = {std::fopen(in_output("metrics", ".jsonl").c_str(), "a"), &std::fclose};
         write_status("running", -1, "");
     }
     return *output_;
@@ -174,6 +192,15 @@ void Context::stop_if_requested(const std::string& what) const
     if (world.stop_requested()) {
         throw Stopped(what);
     }
+}
+
+void bind(config::Section& options, store::Shard& shard)
+{
+    options
+        .option("shards", shard.count, "jobs that fill the store together, each its own parts",
+                config::runtime_only(config::between(1, 100000)))
+        .option("shard", shard.index, "which of them this job is, from 0",
+                config::runtime_only(config::at_least(0)));
 }
 
 // Runs the body and decides how the process ends.

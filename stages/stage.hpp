@@ -41,7 +41,8 @@ public:
     // of the inputs
     // ({"images": id, …}). If it is complete with the same request, the stage ends here with 0 ("up to
     // date"). From here on status.json is also written in the folder. Throws OutputConflict, IoError.
-    store::Output& open_output(const std::string& path, const nlohmann::json& inputs);
+    store::Output& open_output(const std::string& path, const nlohmann::json& inputs,
+                               const store::Shard& shard = {});
 
     // Rank 0 appends one JSON object to metrics.jsonl in the output folder, with the time; other ranks do
     // nothing.
@@ -58,6 +59,7 @@ private:
     friend struct Frame;
     // Of a dry run, which writes nothing, nothing is told.
     void write_status(const std::string& state, int exit_code, const std::string& message);
+    std::string in_output(const std::string& name, const std::string& ending) const;
 
     config::Invocation invocation_;
     Description description_;
@@ -67,6 +69,9 @@ private:
     std::unique_ptr<store::Output> output_;
     std::unique_ptr<std::FILE, int (*)(std::FILE*)> metrics_{nullptr, nullptr};
 };
+
+// The options of a stage whose store several jobs may fill together: `shards` and `shard`.
+void bind(config::Section& options, store::Shard& shard);
 
 // The type-erased frame behind run().
 int run_frame(int argc, char** argv, const Description& description, config::Options& options,

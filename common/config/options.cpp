@@ -28,7 +28,9 @@ const std::vector<std::string> known_sections = {"run",   "simulate", "ingest-im
 
 bool is_driver_key(const std::string& key)
 {
-    return key.starts_with("slurm-") || key.starts_with("expected-") || key == "ranks" || key == "launcher";
+    static const std::vector<std::string> keys = {"ranks", "launcher", "binding", "lustre-stripe"};
+    return key.starts_with("slurm-") || key.starts_with("expected-") ||
+           std::find(keys.begin(), keys.end(), key) != keys.end();
 }
 
 std::size_t edit_distance(const std::string& a, const std::string& b)
@@ -255,8 +257,9 @@ void Registry::read_command_line(int argc, const char* const* argv)
     auto add = declared.add_options();
     add("help,h", "")("version,V", "")("print-config", "")("dry-run,n", "")("force", "")("break-lock", "");
     add("config,c", po::value<std::string>(), "")("status", po::value<std::string>(), "");
-    std::vector<std::string> names = {"help",  "version",    "print-config", "dry-run",
-                                      "force", "break-lock", "config",       "status"};
+    add("redo", po::value<std::string>(), "");
+    std::vector<std::string> names = {"help",       "version", "print-config", "dry-run", "force",
+                                      "break-lock", "config",  "status",       "redo"};
     for (const auto& [section, keys] : sections) {
         for (const auto& key : keys) {
             auto* value = po::value<std::string>();
@@ -313,6 +316,8 @@ void Registry::read_command_line(int argc, const char* const* argv)
             invocation.config_file = value;
         } else if (name == "status") {
             invocation.status_file = value;
+        } else if (name == "redo") {
+            invocation.redo = value;
         } else {
             auto* key = find(program_section, name);
             set(key ? *key : *find("run", name), value.empty() && option.value.empty() ? "true" : value,
@@ -441,6 +446,7 @@ std::string Options::help() const
     line("--status FILE", "also write status.json here");
     line("-n, --dry-run", "check inputs and configuration, print the plan, write nothing");
     line("--force", "redo an output that is complete or begun with another configuration");
+    line("--redo WORD", "as --force, but once: what was begun under this WORD goes on");
     line("--break-lock", "take the lock of a job that is known to be dead");
     line("--print-config", "print every value and where it came from");
     line("-h, --help; -V, --version", "");

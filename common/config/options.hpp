@@ -76,10 +76,11 @@ struct Invocation {
          break_lock = false;
     std::string config_file;
     std::string status_file;
+    std::string redo;
 };
 
 // The options of one program: its section, [run], and what came of the parse. In a file, sections of other
-// programs are left to them, and so are the keys of the workflow driver (slurm-…, ranks, launcher,
+// programs are left to them, and so are the keys of the workflow driver (slurm-…, ranks, launcher, …,
 // expected-…).
 class Options {
 public:

@@ -21,12 +21,21 @@ std::string host_name()
     return name;
 }
 
+std::string slurm_job()
+{
+    const auto* array = std::getenv("SLURM_ARRAY_JOB_ID");
+    const auto* task = std::getenv("SLURM_ARRAY_TASK_ID");
+    if (array && task) {
+        return std::string(array) + "_" + task;
+    }
+    const auto* job = std::getenv("SLURM_JOB_ID");
+    return job ? job : "";
+}
+
 std::string job_id()
 {
-    if (const auto* id = std::getenv("SLURM_JOB_ID")) {
-        return id;
-    }
-    return "local-" + std::to_string(getpid());
+    const auto job = slurm_job();
+    return job.empty() ? "local-" + std::to_string(getpid()) : job;
 }
 
 }  // namespace astroclip

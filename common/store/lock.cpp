@@ -6,16 +6,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <random>
+#include <set>
 #include <sstream>
 
 #include "core/clock.hpp"
@@ -69,34 +72,49 @@ std::string process_space()
            std::string(link.data(), length > 0 ? length : 0);
 }
 
-nlohmann::json own_lock(const std::string& token)
+nlohmann::json own_lock(const std::string& token, const Shard& shard)
 {
     return {{"job", job_id()},
-            {"slurm_job", environment("SLURM_JOB_ID")},
+            {"slurm_job", slurm_job()},
             {"slurm_restart", environment("SLURM_RESTART_COUNT")},
             {"host", host_name()},
             {"process_space", process_space()},
             {"pid", static_cast<long>(getpid())},
             {"start", start_of(getpid())},
             {"utc", utc_now()},
+            {"shard", shard.whole() ? "" : fmt::format("{} of {}", shard.index, shard.count)},
             {"token", token}};
 }
 
-// Asks Slurm; false only if it says clearly that the job is not there any more.
-bool slurm_knows(const std::string& job)
+// States of a job none of whose processes can be left. One that waits does so again: its earlier run is over.
+bool has_no_processes(const std::string& state)
 {
-    if (job.empty() || job.find_first_not_of("0123456789") != std::string::npos) {
-        return true;
+    static const std::set<std::string> states = {"PENDING",   "COMPLETED", "FAILED",        "CANCELLED",
+                                                 "TIMEOUT",   "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
+                                                 "BOOT_FAIL", "DEADLINE"};
+    return states.contains(state);
+}
+
+// Asks Slurm; true only if it says clearly that the job is over. It says nothing of jobs of others that it
+// hides.
+bool slurm_job_is_over(const std::string& job)
+{
+    if (job.empty() || job.find_first_not_of("0123456789_") != std::string::npos) {
+        return false;
     }
-    const auto command = "timeout 30 squeue --noheader --jobs=" + job + " --format=%T 2>&1";
-    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> pipe(
-        popen(command.c_str(), "re"), [](std::FILE* p) { return p ? pclose(p) : 0; });
+    const auto command = "timeout 30 squeue --noheader --states=all --jobs=" + job + " --format=%T 2>&1";
+    std::FILE* pipe = popen(command.c_str(), "re");
     if (!pipe) {
-        return true;
+        return false;
     }
     std::array<char, 512> text{};
-    const std::string answer(text.data(), std::fread(text.data(), 1, text.size(), pipe.get()));
-    return answer.find("Invalid job id") == std::string::npos;
+    std::istringstream answer(std::string(text.data(), std::fread(text.data(), 1, text.size(), pipe)));
+    const bool answered = pclose(pipe) == 0;
+    if (answer.str().find("Invalid job id") != std::string::npos) {
+        return true;
+    }
+    const std::vector<std::string> words(std::istream_iterator<std::string>(answer), {});
+    return answered && !words.empty() && std::all_of(words.begin(), words.end(), has_no_processes);
 }
 
 bool provably_dead(const nlohmann::json& holder)
@@ -107,11 +125,11 @@ bool provably_dead(const nlohmann::json& holder)
         return start.empty() || start != holder.value("start", "");
     }
     const auto job = holder.value("slurm_job", "");
-    if (!job.empty() && job == environment("SLURM_JOB_ID") &&
+    if (!job.empty() && job == slurm_job() &&
         holder.value("slurm_restart", "") != environment("SLURM_RESTART_COUNT")) {
         return true;  // this job was requeued: its earlier run is over
     }
-    return !slurm_knows(job);
+    return slurm_job_is_over(job);
 }
 
 // Serialises the takers on file systems with flock, so that two of them cannot both remove a dead job's lock,
@@ -145,6 +163,7 @@ void write_lock(const std::string& path, const std::string& text)
 struct Holder {
     std::string who;
     bool dead = false;
+    std::string shard{};  // "2 of 4", if it holds the lock as one of several
 };
 
 // Nothing if the lock is gone. One that cannot be understood counts as alive.
@@ -155,7 +174,7 @@ std::optional<Holder> read_lock(const std::string& path)
         return Holder{fmt::format("job {} on {}, process {}, since {}", lock.at("job").get<std::string>(),
                                   lock.at("host").get<std::string>(), lock.at("pid").get<long>(),
                                   lock.at("utc").get<std::string>()),
-                      provably_dead(lock)};
+                      provably_dead(lock), lock.value("shard", "")};
     } catch (const MissingInput&) {
         return std::nullopt;
     } catch (const std::exception& error) {
@@ -168,54 +187,115 @@ std::optional<Holder> read_lock(const std::string& path)
 void remove_unfinished_locks(const std::string& folder)
 {
     for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-        if (entry.path().filename().string().starts_with(std::string(lock_name) + ".part.")) {
+        const auto name = entry.path().filename().string();
+        if (name.starts_with(lock_name) && name.find(".part.") != std::string::npos) {
             std::error_code ignored;
             std::filesystem::remove(entry.path(), ignored);
         }
     }
 }
 
-}  // namespace
-
-std::string take_lock(const std::string& folder, bool break_lock)
+[[noreturn]] void throw_in_use(const std::string& what, const Holder& holder)
 {
-    const auto lock = folder + "/" + lock_name;
-    const auto token = new_token();
-    const Turnstile one_at_a_time(folder);
-    remove_unfinished_locks(folder);
-    const auto mine = temporary_name(lock);
-    write_lock(mine, own_lock(token).dump(1) + "\n");
-    const std::unique_ptr<const std::string, void (*)(const std::string*)> cleanup(
-        &mine, [](const std::string* path) { unlink(path->c_str()); });
+    throw OutputConflict(
+        what, fmt::format("is in use by {}; wait for it, or if it is surely dead, --break-lock", holder.who));
+}
 
-    while (link(mine.c_str(), lock.c_str()) != 0) {
+// Under the turnstile. Links a lock of ours to `path`, unless somebody alive is there: then that one.
+std::optional<Holder> link_lock(const std::string& path, const std::string& text, bool break_lock)
+{
+    const auto mine = temporary_name(path);
+    write_lock(mine, text);
+    const std::unique_ptr<const std::string, void (*)(const std::string*)> cleanup(
+        &mine, [](const std::string* written) { unlink(written->c_str()); });
+    while (link(mine.c_str(), path.c_str()) != 0) {
         if (errno != EEXIST) {
-            throw_errno(lock, "link");
+            throw_errno(path, "link");
         }
-        const auto holder = read_lock(lock);
+        const auto holder = read_lock(path);
         if (!holder) {
             continue;  // released just now
         }
         if (!break_lock && !holder->dead) {
-            throw OutputConflict(
-                folder, fmt::format("is in use by {}; wait for it, or if it is surely dead, --break-lock",
-                                    holder->who));
+            return holder;
         }
-        log::info("{}: taking over the lock of {}", folder, holder->who);
-        if (unlink(lock.c_str()) != 0 && errno != ENOENT) {
-            throw_errno(lock, "unlink");
+        log::info("taking over {} of {}", path, holder->who);
+        if (unlink(path.c_str()) != 0 && errno != ENOENT) {
+            throw_errno(path, "unlink");
         }
+    }
+    return std::nullopt;
+}
+
+bool is_of_division(const std::string& name, const Shard& shard)
+{
+    return !shard.whole() && name.ends_with(fmt::format("-of-{}", shard.count));
+}
+
+// Locks of shards that may not be there beside `shard`: all, if it is the whole; else those of another
+// division.
+void clear_other_shards(const std::string& folder, bool break_lock, const Shard& shard)
+{
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+        const auto name = entry.path().filename().string();
+        if (!name.starts_with(std::string(lock_name) + "-") || is_of_division(name, shard)) {
+            continue;
+        }
+        const auto holder = read_lock(entry.path().string());
+        if (holder && !holder->dead && !break_lock) {
+            throw_in_use(folder, *holder);
+        }
+        unlink(entry.path().c_str());
+    }
+}
+
+}  // namespace
+
+std::string take_lock(const std::string& folder, bool break_lock, const Shard& shard)
+{
+    const auto token = new_token();
+    const Turnstile one_at_a_time(folder);
+    remove_unfinished_locks(folder);
+    const auto holder =
+        link_lock(folder + "/" + lock_name, own_lock(token, shard).dump(1) + "\n", break_lock);
+    if (holder && !shard.whole() && !holder->shard.empty()) {
+        return "";
+    }
+    if (holder) {
+        throw_in_use(folder, *holder);
+    }
+    try {
+        clear_other_shards(folder, break_lock, shard);
+    } catch (...) {
+        release_lock(folder, token);
+        throw;
     }
     return token;
 }
 
-void release_lock(const std::string& folder, const std::string& token) noexcept
+std::string take_shard_lock(const std::string& folder, bool break_lock, const Shard& shard)
+{
+    const auto token = new_token();
+    const Turnstile one_at_a_time(folder);
+    const auto path = folder + "/" + shard_lock_name(shard);
+    if (const auto holder = link_lock(path, own_lock(token, shard).dump(1) + "\n", break_lock)) {
+        throw_in_use(fmt::format("{}, shard {}", folder, holder->shard), *holder);
+    }
+    return token;
+}
+
+std::string shard_lock_name(const Shard& shard)
+{
+    return fmt::format("{}-{}-of-{}", lock_name, shard.index, shard.count);
+}
+
+void release_lock(const std::string& folder, const std::string& token, const std::string& name) noexcept
 {
     if (token.empty()) {
         return;
     }
     try {
-        const auto lock = folder + "/" + lock_name;
+        const auto lock = folder + "/" + name;
         if (read_json(lock).value("token", "") == token) {
             unlink(lock.c_str());
         }

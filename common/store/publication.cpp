@@ -8,12 +8,15 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 #include <regex>
 #include <set>
+#include <thread>
+#include <utility>
 
 #include "core/clock.hpp"
 #include "core/fault_point.hpp"
@@ -104,20 +107,28 @@ bool is_leftover(const std::string& name)
     return std::regex_match(name, pattern) && !name.starts_with(lock_name);  // locks: lock.cpp, in turn
 }
 
-// Names that the pipeline makes in its output folders: --force removes these and no others.
-bool is_ours(const std::string& name)
+// A temporary name of what all shards make, in turn, or of one of this shard's parts.
+bool is_of_shard(const std::string& name, const Shard& shard)
 {
-    static const std::regex pattern(
-        R"((part-\d{5}\.(h5|json)|index\.h5|manifest\.json|request\.json|status\.json|metrics\.jsonl|heartbeat-.*|)"
-        R"(.*\.safetensors|checkpoints|tokens|token-cache))");
-    return std::regex_match(name, pattern) || is_leftover(name) || name.starts_with(lock_name);
+    static const std::regex part(R"(part-(\d{5,9})\..*)");
+    std::smatch found;
+    return !std::regex_match(name, found, part) || shard.takes(std::stol(found[1]));
 }
 
 // Files that may lie in a folder before its request does.
 bool comes_before_request(const std::string& name)
 {
-    return name.starts_with(lock_name) || is_leftover(name) || name == "status.json" ||
-           name == "metrics.jsonl";
+    static const std::regex of_the_run(R"((status|metrics)(-\d+-of-\d+)?\.jsonl?)");
+    return name.starts_with(lock_name) || is_leftover(name) || std::regex_match(name, of_the_run);
+}
+
+// Names that the pipeline makes in its output folders: --force removes these and no others.
+bool is_ours(const std::string& name)
+{
+    static const std::regex pattern(
+        R"((part-\d{5}\.(h5|json)|index\.h5|manifest\.json|request\.json|heartbeat-.*|)"
+        R"(.*\.safetensors|checkpoints|tokens|token-cache))");
+    return std::regex_match(name, pattern) || comes_before_request(name);
 }
 
 std::vector<std::string> names_in(const std::string& folder)
@@ -266,8 +277,9 @@ nlohmann::json complete_request(const std::string& folder)
 
 }  // namespace
 
-Output::Output(const comm::World& world, std::string path, Request request, bool force, bool break_lock)
-    : world_(world), path_(std::move(path)), request_(std::move(request))
+Output::Output(const comm::World& world, std::string path, Request request, bool force,
+               const Opening& opening)
+    : world_(world), path_(std::move(path)), request_(std::move(request)), opening_(opening)
 {
     umask(027);
     while (path_.size() > 1 && path_.back() == '/') {
@@ -280,18 +292,58 @@ Output::Output(const comm::World& world, std::string path, Request request, bool
             throw IoError(path_,
                           "cannot be made a folder: " + (error ? error.message() : "a file is in the way"));
         }
-        token_ = take_lock(path_, break_lock);
+    });
+    lock(opening_.break_lock);
+    world_.on_root([&] {
         try {
+            if (!shard().whole()) {
+                shard_token_ = take_shard_lock(path_, opening_.break_lock, shard());
+            }
             begin(force);
         } catch (...) {
-            release_lock(path_, token_);
+            release();
             throw;
+        }
+        if (!shard().whole()) {  // the others may begin
+            release_lock(path_, std::exchange(token_, ""));
         }
     });
     up_to_date_ = world_.any(up_to_date_);
 }
 
-Output::~Output() { release_lock(path_, token_); }
+Output::~Output() { release(); }
+
+void Output::release() noexcept
+{
+    release_lock(path_, std::exchange(token_, ""));
+    release_lock(path_, std::exchange(shard_token_, ""), shard_lock_name(shard()));
+}
+
+// Collective. Takes the folder's lock; a shard waits for its siblings, which hold it for moments.
+void Output::lock(bool break_lock)
+{
+    while (true) {
+        world_.on_root([&] { token_ = take_lock(path_, break_lock, shard()); });
+        if (world_.any(!token_.empty())) {
+            return;
+        }
+        if (world_.stop_requested()) {
+            throw Stopped(path_ + ": stopped on request while another shard had the folder");
+        }
+        alive("waiting for another shard");
+        std::this_thread::sleep_for(std::chrono::seconds(1));
+    }
+}
+
+void Output::exclusively(const std::function<void()>& work)
+{
+    if (shard().whole()) {
+        return work();
+    }
+    lock(false);
+    work();
+    world_.on_root([&] { release_lock(path_, std::exchange(token_, "")); });
+}
 
 void Output::begin(bool force)
 {
@@ -308,18 +360,20 @@ void Output::begin(bool force)
                                    *foreign));
         }
     }
-    sweep_leftovers(path_);
+    sweep_leftovers(path_, shard());
     if (complete || begun) {
-        nlohmann::json before;
+        auto before = nlohmann::json::object();
         try {
             before = complete ? complete_request(path_) : read_json(path_ + "/request.json");
         } catch (const std::exception& error) {
-            if (!force) {
+            if (!force && opening_.redo.empty()) {
                 throw OutputConflict(
                     path_, fmt::format("holds an output that cannot be read ({}); --force makes it anew",
                                        error.what()));
             }
         }
+        const auto word = before.value("redo", "");
+        force = force || (!opening_.redo.empty() && opening_.redo != word);
         if (!force && !same_request(before, now)) {
             throw OutputConflict(
                 path_,
@@ -327,12 +381,15 @@ void Output::begin(bool force)
                             complete ? "is complete" : "was begun", request_differences(before, now)));
         }
         if (!force) {
+            opening_.redo = word;
             up_to_date_ = complete;
             return;
         }
         remove_output(path_);
     }
-    publish_text(path_ + "/request.json", now.dump(1) + "\n");
+    auto kept = now;
+    kept["redo"] = opening_.redo;
+    publish_text(path_ + "/request.json", kept.dump(1) + "\n");
 }
 
 void Output::publish(const nlohmann::json& content, const std::vector<std::string>& files)
@@ -350,13 +407,15 @@ void Output::publish_entries(const nlohmann::json& content, const std::vector<nl
     world_.barrier();  // no rank may still be writing something that the manifest promises
     world_.on_root([&] {
         auto files = nlohmann::json(entries);
+        auto request = to_json(request_);
+        request["redo"] = opening_.redo;
         nlohmann::json manifest = {{"format", "astroclip"},
                                    {"format_version", format_version},
                                    {"kind", content.value("kind", request_.stage)},
                                    {"content", content},
                                    {"content_id", id_of(files)},
                                    {"files", files},
-                                   {"request", to_json(request_)},
+                                   {"request", request},
                                    {"run", run}};
         const auto text = manifest.dump(1) + "\n";
         if (text.size() > max_json_bytes) {
@@ -408,10 +467,10 @@ std::string temporary_name(const std::string& final_path)
     return final_path + ".part." + job_id() + "." + new_token();
 }
 
-void sweep_leftovers(const std::string& folder)
+void sweep_leftovers(const std::string& folder, const Shard& shard)
 {
     for (const auto& name : names_in(folder)) {
-        if (is_leftover(name)) {
+        if (is_leftover(name) && is_of_shard(name, shard)) {
             log::debug("removing {}/{}, left by a job that ended early", folder, name);
             remove_path(folder + "/" + name);
         }

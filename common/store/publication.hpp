@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/world.hpp"
+#include "store/shard.hpp"
 
 // How anything becomes visible (stores, models, checkpoints, reports): written under a temporary name in the
 // same folder, synced, renamed, the folder synced; then the manifest, by rename too: that is the commit. What
@@ -21,23 +22,36 @@ struct Request {
     nlohmann::json inputs;  // {name: content id of the input store or file list}
 };
 
-// Exclusive use of an output folder by one job. The lock file says who (job, host, pid, start time, token);
-// it is stale only if that process is provably gone (same host and no such pid, or Slurm does not know the
-// job).
+// How an output is taken, besides the request.
+struct Opening {
+    bool break_lock = false;
+    std::string redo{};  // a word: made anew, unless it was begun under this word already
+    Shard shard{};
+};
+
+// Exclusive use of an output folder by one job, or of its shards by one job each. The lock file says who
+// (job, host, pid, start time, token); it is stale only if that process is provably gone (same host and no
+// such pid, or the job is over as Slurm says).
 class Output {
 public:
     // Collective. Creates the folder if need be and takes its lock (rank 0). Removes leftovers of dead jobs.
     // Throws OutputConflict (73) if another live job holds it, or if it is complete or begun with another
-    // request and not `force`, saying what differs; IoError (74) if it cannot be written.
-    Output(const comm::World& world, std::string path, Request request, bool force, bool break_lock = false);
+    // request and neither `force` nor `redo`, saying what differs; IoError (74) if it cannot be written;
+    // Stopped (75) while it waits for another shard.
+    Output(const comm::World& world, std::string path, Request request, bool force,
+           const Opening& opening = {});
     ~Output();  // releases the lock
     Output(const Output&) = delete;
     Output& operator=(const Output&) = delete;
 
     const std::string& path() const { return path_; }
     const Request& request() const { return request_; }
+    const Shard& shard() const { return opening_.shard; }
     bool up_to_date() const { return up_to_date_; }  // complete, with this request: nothing to do
     const comm::World& world() const { return world_; }
+
+    // Collective. Runs `work` while no other shard is at its beginning or end.
+    void exclusively(const std::function<void()>& work);
 
     // Collective. Publishes the folder's manifest.json: schema or kind, the files (with sizes and block
     // hashes), and `content`. The last thing a stage does.
@@ -47,11 +61,14 @@ public:
 
 private:
     void begin(bool force);  // rank 0, under the lock: is what lies in the folder ours, and the same request?
+    void lock(bool break_lock);
+    void release() noexcept;
 
     const comm::World& world_;
     std::string path_;
     Request request_;
-    std::string token_;
+    Opening opening_;
+    std::string token_, shard_token_;  // of the folder's lock and the shard's, on rank 0
     bool up_to_date_ = false;
 };
 
@@ -65,7 +82,8 @@ void publish_written(const std::string& temporary, const std::string& final_path
 
 // A temporary name beside `final_path` that sweep_leftovers recognises: NAME.part.<job>.<token>.
 std::string temporary_name(const std::string& final_path);
-void sweep_leftovers(const std::string& folder);
+// Removes the temporary files of dead jobs: all, or those of a shard's parts and of what all shards make.
+void sweep_leftovers(const std::string& folder, const Shard& shard = {});
 
 // Reads FOLDER/manifest.json. MissingInput (66) if there is none ("not complete, or not a store"), DataError
 // if it is not valid JSON of a known format version.

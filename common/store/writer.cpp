@@ -102,6 +102,7 @@ struct Writer::State {
     std::int64_t part = -1;
     std::vector<nlohmann::json> commits{};  // of the parts published, as in their .json
     RejectCounts published{};               // in those parts
+    std::int64_t done = 0;                  // plan positions of those parts
 
     std::optional<PartFile> file{};
     std::vector<Range> turns{};  // of this part, over all ranks
@@ -125,6 +126,9 @@ struct Writer::State {
     void check_rows(const Rows& rows_of_turn, const std::vector<Reject>& left_out) const;
     void gather_rejects(const std::vector<Reject>& own, bool any);
     void check_limit() const;
+    void note(const nlohmann::json& commit);
+    std::int64_t missing_parts();
+    void complete(const nlohmann::json& extra);
 };
 
 Writer::Writer(Output& output, Schema schema, std::int64_t plan_size, const std::string& plan_id,
@@ -176,23 +180,23 @@ bool Writer::next_part()
     if (s.file) {
         throw InternalError("next_part() before the part was published");
     }
-    while (++s.part < s.parts()) {
+    for (s.part = s.part < 0 ? s.output.shard().index : s.part + s.output.shard().count; s.part < s.parts();
+         s.part += s.output.shard().count) {
         std::string commit;
         s.world.on_root([&] { commit = s.committed(s.part).dump(); });
         const auto known = nlohmann::json::parse(s.world.broadcast(commit));
         if (known.is_null()) {
             break;
         }
-        s.commits.push_back(known);
-        s.published.add(RejectCounts::from(known.at("rejects")));
+        s.note(known);
     }
     if (s.part >= s.parts()) {
         return false;
     }
     if (s.world.stop_requested()) {
         throw Stopped(
-            fmt::format("stopped on request: {} of {} parts of {} are published; the same command goes on",
-                        s.part, s.parts(), s.output.path()));
+            fmt::format("stopped on request: {} of {} objects for {} are published; the same command goes on",
+                        s.done, plan_share(), s.output.path()));
     }
     const auto range = part();
     s.turns.clear();
@@ -206,6 +210,14 @@ bool Writer::next_part()
     s.file.emplace(s.world, s.schema, s.output.request(), s.path(s.part) + ".h5",
                    static_cast<std::uint64_t>(range.size()));
     return true;
+}
+
+void Writer::State::note(const nlohmann::json& commit)
+{
+    commits.push_back(commit);
+    published.add(RejectCounts::from(commit.at("rejects")));
+    done +=
+        commit.at("plan").at("last").get<std::int64_t>() - commit.at("plan").at("first").get<std::int64_t>();
 }
 
 Writer::Range Writer::part() const { return state_->range(state_->part); }
@@ -342,67 +354,106 @@ void Writer::publish_part()
         log::info("{}: part {} of {}, {} rows, rejects: {}", s.output.path(), s.part + 1, s.parts(), s.rows,
                   s.counts.text());
     });
-    s.commits.push_back(commit);
-    s.published.add(s.counts);
+    s.note(commit);
     s.counts = {};
     s.rows = 0;
 }
 
-void Writer::publish(const nlohmann::json& extra)
+// Collective. Reads the commits of all parts, by whichever shard; the number of parts that have none.
+std::int64_t Writer::State::missing_parts()
+{
+    std::string text;
+    world.on_root([&] {
+        auto all = nlohmann::json::array();
+        for (std::int64_t number = 0; number < parts(); ++number) {
+            all.push_back(committed(number));
+        }
+        text = all.dump();
+    });
+    std::int64_t missing = 0;
+    commits.clear();
+    published = {};
+    for (const auto& commit : nlohmann::json::parse(world.broadcast(text))) {
+        commit.is_null() ? static_cast<void>(++missing) : note(commit);
+    }
+    return missing;
+}
+
+bool Writer::publish(const nlohmann::json& extra)
 {
     auto& s = *state_;
-    if (static_cast<std::int64_t>(s.commits.size()) != s.parts()) {
-        throw InternalError(fmt::format("{} of {} parts are published", s.commits.size(), s.parts()));
+    bool complete = true;
+    s.output.exclusively([&] {
+        const auto& shard = s.output.shard();
+        const auto missing = shard.whole() ? 0 : s.missing_parts();
+        complete = missing == 0;
+        if (!complete) {
+            log::info("{}: shard {} of {} is done; {} of {} parts are still to come from the others",
+                      s.output.path(), shard.index, shard.count, missing, s.parts());
+        } else if (!s.world.any(s.world.is_root() &&
+                                std::filesystem::exists(s.output.path() + "/manifest.json"))) {
+            s.world.on_root([&] { s.check_limit(); });
+            s.complete(extra);
+        }
+    });
+    return complete;
+}
+
+void Writer::State::complete(const nlohmann::json& extra)
+{
+    if (static_cast<std::int64_t>(commits.size()) != parts()) {
+        throw InternalError(fmt::format("{} of {} parts are published", commits.size(), parts()));
     }
-    std::int64_t rows = 0;
+    std::int64_t all_rows = 0;
     std::vector<std::int64_t> part_rows;
-    auto parts = nlohmann::json::array();
+    auto listed = nlohmann::json::array();
     std::vector<nlohmann::json> entries;
-    for (const auto& commit : s.commits) {
+    for (const auto& commit : commits) {
         part_rows.push_back(commit.at("rows"));
-        rows += part_rows.back();
-        parts.push_back({{"name", commit.at("file").at("name")},
-                         {"first", commit.at("plan").at("first")},
-                         {"last", commit.at("plan").at("last")},
-                         {"rows", part_rows.back()}});
+        all_rows += part_rows.back();
+        listed.push_back({{"name", commit.at("file").at("name")},
+                          {"first", commit.at("plan").at("first")},
+                          {"last", commit.at("plan").at("last")},
+                          {"rows", part_rows.back()}});
         entries.push_back(commit.at("file"));
     }
-    if (rows + s.published.total() != s.plan_size) {
-        throw InternalError(fmt::format("{}: {} rows and {} rejects for {} planned objects", s.output.path(),
-                                        rows, s.published.total(), s.plan_size));
+    if (all_rows + published.total() != plan_size) {
+        throw InternalError(fmt::format("{}: {} rows and {} rejects for {} planned objects", output.path(),
+                                        all_rows, published.total(), plan_size));
     }
-    s.world.on_root([&] {
-        publish_file(s.output.path() + "/index.h5", [&](const std::string& temporary) {
-            write_index(temporary, s.output.path(), s.schema, s.output.request(), part_rows,
-                        s.schema.kind != "search");
+    world.on_root([&] {
+        publish_file(output.path() + "/index.h5", [&](const std::string& temporary) {
+            write_index(temporary, output.path(), schema, output.request(), part_rows,
+                        schema.kind != "search");
         });
     });
-    entries.push_back(file_entry(s.world, s.output.path(), "index.h5"));
-    nlohmann::json content = {{"kind", s.schema.kind},
-                              {"rows", rows},
-                              {"schema", to_json(s.schema)},
-                              {"plan", {{"id", s.plan_id}, {"objects", s.plan_size}}},
-                              {"parts", parts},
-                              {"rejects", s.published.json()}};
+    entries.push_back(file_entry(world, output.path(), "index.h5"));
+    nlohmann::json content = {
+        {"kind", schema.kind},       {"rows", all_rows},
+        {"schema", to_json(schema)}, {"plan", {{"id", plan_id}, {"objects", plan_size}}},
+        {"parts", listed},           {"rejects", published.json()}};
     content.update(extra);
-    s.output.publish_entries(content, entries);
-    if (s.world.is_root()) {
-        log::info("{}: {} rows in {} parts, {} rejects ({})", s.output.path(), rows, s.parts(),
-                  s.published.total(), s.published.text());
+    output.publish_entries(content, entries);
+    if (world.is_root()) {
+        log::info("{}: {} rows in {} parts, {} rejects ({})", output.path(), all_rows, parts(),
+                  published.total(), published.text());
     }
+}
+
+std::int64_t Writer::plan_share() const
+{
+    const auto& s = *state_;
+    std::int64_t share = 0;
+    for (std::int64_t number = s.output.shard().index; number < s.parts(); number += s.output.shard().count) {
+        share += s.range(number).size();
+    }
+    return share;
 }
 
 std::int64_t Writer::plan_done() const
 {
     const auto& s = *state_;
-    if (s.part < 0) {
-        return 0;
-    }
-    if (!s.file) {
-        return static_cast<std::int64_t>(s.commits.size()) < s.parts() ? s.range(s.commits.size()).first
-                                                                       : s.plan_size;
-    }
-    return s.turn == 0 ? s.range(s.part).first : s.turns[s.turn - 1].last;
+    return s.done + (s.file && s.turn > 0 ? s.turns[s.turn - 1].last - s.range(s.part).first : 0);
 }
 
 }  // namespace astroclip::store

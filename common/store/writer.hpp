@@ -46,6 +46,9 @@ private:
 //       commit
 //   }
 //   writer.publish();                                         // collective: index.h5, rejects, manifest.json
+//
+// Of an output that is taken as one of several shards it writes that shard's parts, and publish() completes
+// the store only if the parts of all others are there.
 class Writer {
 public:
     struct Options {
@@ -68,14 +71,17 @@ public:
     ~Writer();
 
     // All collective.
-    bool next_part();    // throws Stopped (75) when a stop was requested and at least this boundary is good
+    bool next_part();    // of this shard; throws Stopped (75) when a stop was requested and at least this
+                         // boundary is good
     Range part() const;  // plan positions of this part
     std::vector<Range> turns() const;  // this rank's share of each turn, in order; may be empty ranges
     void append(const Rows& rows, const std::vector<Reject>& rejects);
     void publish_part();
-    void publish(const nlohmann::json& extra = nlohmann::json::object());
+    bool publish(const nlohmann::json& extra = nlohmann::json::object());  // is the store complete?
 
-    std::int64_t plan_done() const;  // plan positions published or appended so far, for progress
+    // For progress: plan positions of this shard, and those of them that are published or appended so far.
+    std::int64_t plan_share() const;
+    std::int64_t plan_done() const;
 
 private:
     struct State;

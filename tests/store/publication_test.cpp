@@ -14,12 +14,13 @@ using comm::World;
 
 int open_code(const World& world, const std::string& path, const Tiny& tiny, std::string* message = nullptr)
 {
-    return exit_code_of([&] { store::Output(world, path, tiny_request(tiny), tiny.force); }, message);
+    return exit_code_of([&] { store::Output(world, path, tiny_request(tiny), tiny.force, tiny.opening); },
+                        message);
 }
 
 void write_model(const World& world, const std::string& path, const Tiny& tiny = {})
 {
-    store::Output output(world, path, tiny_request(tiny), tiny.force);
+    store::Output output(world, path, tiny_request(tiny), tiny.force, tiny.opening);
     world.on_root([&] { store::publish_text(path + "/model.safetensors", "weights " + tiny.setting); });
     output.publish({{"kind", "model"}, {"width", 8}}, {"model.safetensors"});
 }
@@ -72,6 +73,25 @@ TEST(Output, ForceReplacesWhatIsOursAndNothingElse)
     EXPECT_EQ(store::read_manifest(folder / "model")["request"]["configuration"]["tiny"]["setting"], "b");
 }
 
+TEST(Output, IsMadeAnewOnceForEachWord)
+{
+    const World world(MPI_COMM_WORLD);
+    const Folder folder(world);
+    const auto up_to_date = [&](const std::string& word, const std::string& setting = "a") {
+        const store::Output output(world, folder / "model", tiny_request({.setting = setting}), false,
+                                   {.redo = word});
+        return output.up_to_date();
+    };
+    write_model(world, folder / "model");
+    EXPECT_FALSE(up_to_date("monday"));  // removed, and begun again
+    write_model(world, folder / "model", {.opening = {.redo = "monday"}});
+    EXPECT_TRUE(up_to_date("monday"));
+    EXPECT_TRUE(up_to_date(""));
+    EXPECT_FALSE(up_to_date("tuesday", "b"));
+    write_model(world, folder / "model", {.setting = "b"});  // goes on with what "tuesday" began
+    EXPECT_TRUE(up_to_date("tuesday", "b"));
+}
+
 TEST(Output, RefusesAForeignFolderEvenByForce)
 {
     const World world(MPI_COMM_WORLD);
@@ -104,6 +124,24 @@ TEST(Output, IsExclusive)
     EXPECT_NE(message.find("is in use by job"), std::string::npos) << message;
 }
 
+TEST(Output, IsTakenByShardsOfOneDivisionAtOnceAndByNobodyElse)
+{
+    const World world(MPI_COMM_WORLD);
+    const Folder folder(world);
+    const auto shard = [](int index, int count) { return Tiny{.opening = {.shard = {index, count}}}; };
+    {
+        const store::Output first(world, folder / "store", tiny_request({}), false, shard(0, 2).opening);
+        const store::Output second(world, folder / "store", tiny_request({}), false, shard(1, 2).opening);
+        std::string message;
+        EXPECT_EQ(open_code(world, folder / "store", shard(1, 2), &message), 73);
+        EXPECT_NE(message.find("shard 1 of 2"), std::string::npos) << message;
+        EXPECT_EQ(open_code(world, folder / "store", shard(1, 3)), 73);
+        EXPECT_EQ(open_code(world, folder / "store", {}), 73);
+    }
+    const store::Output whole(world, folder / "store", tiny_request({}), false);
+    EXPECT_EQ(open_code(world, folder / "store", shard(1, 2)), 73);
+}
+
 TEST(Output, RemovesLeftoversOfDeadJobs)
 {
     const World world(MPI_COMM_WORLD);
@@ -112,6 +150,19 @@ TEST(Output, RemovesLeftoversOfDeadJobs)
     EXPECT_EQ(open_code(world, folder / "store", {}), 0);
     world.on_root([&] { std::ofstream(leftover) << "half"; });
     EXPECT_EQ(open_code(world, folder / "store", {}), 0);
+    EXPECT_FALSE(std::filesystem::exists(leftover));
+}
+
+TEST(Output, AShardRemovesLeftoversOfItsOwnPartsAlone)
+{
+    const World world(MPI_COMM_WORLD);
+    const Folder folder(world);
+    const auto leftover = folder / "store/part-00002.h5.part.1234.0123456789abcdef";
+    EXPECT_EQ(open_code(world, folder / "store", {}), 0);
+    world.on_root([&] { std::ofstream(leftover) << "half"; });
+    EXPECT_EQ(open_code(world, folder / "store", {.opening = {.shard = {1, 2}}}), 0);
+    EXPECT_TRUE(std::filesystem::exists(leftover));  // somebody may be writing it
+    EXPECT_EQ(open_code(world, folder / "store", {.opening = {.shard = {0, 2}}}), 0);
     EXPECT_FALSE(std::filesystem::exists(leftover));
 }
 

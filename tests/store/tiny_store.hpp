@@ -28,6 +28,7 @@ struct Tiny {
     std::string setting = "a";
     bool force = false;
     std::int64_t empty_part = -1;  // all of whose objects are left out
+    store::Opening opening{};
 };
 
 inline store::Schema tiny_schema()
@@ -84,7 +85,7 @@ inline std::vector<std::int64_t> write_tiny(const comm::World& world, const std:
                                             const Tiny& tiny = {})
 {
     std::vector<std::int64_t> asked;
-    store::Output output(world, path, tiny_request(tiny), tiny.force);
+    store::Output output(world, path, tiny_request(tiny), tiny.force, tiny.opening);
     if (output.up_to_date()) {
         return asked;
     }

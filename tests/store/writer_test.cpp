@@ -79,6 +79,53 @@ TEST(Writer, WritesTheSameBytesAgain)
     EXPECT_EQ(store::content_id(folder / "first"), store::content_id(folder / "second"));
 }
 
+TEST(Writer, ShardsInAnyOrderMakeTheStoreOfOneWriterAndTheLastCompletesIt)
+{
+    const World world(MPI_COMM_WORLD);
+    const Folder folder(world);
+    write_tiny(world, folder / "whole");
+    for (const int count : {2, 5}) {  // there are three parts
+        const auto name = folder / std::to_string(count);
+        std::int64_t asked = 0;
+        for (int index = count - 1; index >= 0; --index) {
+            EXPECT_FALSE(std::filesystem::exists(name + "/manifest.json")) << index << " of " << count;
+            asked += static_cast<std::int64_t>(
+                write_tiny(world, name, {.opening = {.shard = {index, count}}}).size());
+        }
+        EXPECT_EQ(world.sum(asked), Tiny{}.plan);
+        EXPECT_EQ(store::content_id(name), store::content_id(folder / "whole"));
+        EXPECT_EQ(bytes_of(name + "/index.h5"), bytes_of(folder / "whole/index.h5"));
+        EXPECT_TRUE(write_tiny(world, name, {.opening = {.shard = {0, count}}}).empty());
+    }
+}
+
+TEST(Writer, OneWriterGoesOnWhereShardsWereLost)
+{
+    const World world(MPI_COMM_WORLD);
+    const Folder folder(world);
+    write_tiny(world, folder / "whole");
+    write_tiny(world, folder / "store", {.opening = {.shard = {1, 3}}});
+    const auto asked = static_cast<std::int64_t>(write_tiny(world, folder / "store").size());
+    EXPECT_EQ(world.sum(asked), Tiny{}.plan - Tiny{}.part_rows);
+    EXPECT_EQ(store::content_id(folder / "store"), store::content_id(folder / "whole"));
+}
+
+TEST(Writer, ShardsCountDamageTogether)
+{
+    const World world(MPI_COMM_WORLD);
+    const Folder folder(world);
+    // 6 of 260 objects are damaged; no shard alone has more than this share of all.
+    const Tiny tiny{.max_reject_fraction = 4.5 / 260};
+    const auto shard = [&](int index) {
+        auto own = tiny;
+        own.opening.shard = {index, 3};
+        return exit_code_of([&] { write_tiny(world, folder / "store", own); });
+    };
+    EXPECT_EQ(shard(0), 0);
+    EXPECT_EQ(shard(1), 0);
+    EXPECT_EQ(shard(2), 65);
+}
+
 TEST(Writer, KeepsEveryObjectAsARowOrAReject)
 {
     const World world(MPI_COMM_WORLD);

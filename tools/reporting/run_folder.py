@@ -1,52 +1,19 @@
 """What a run folder holds so far, read without trusting any of it to be there."""
 
 import csv
-import json
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from open_catalog import Store, StoreError
 
-# stage -> folder of its output
-OUTPUTS = {
-    "ingest-images": "images",
-    "ingest-spectra": "spectra",
-    "match": "pairs",
-    "pretrain-image": "image-encoder",
-    "pretrain-spectrum": "spectrum-encoder",
-    "align": "aligned",
-    "embed": "embeddings",
-    "search": "search",
-    "evaluate": "evaluation",
-}
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "slurm"))
+from workflow import STAGES, attempts_files, attempts_in, read_json, read_lines  # noqa: E402  pylint: disable=wrong-import-position
+
+OUTPUTS = {stage.name: stage.output for stage in STAGES.values()}
 TRAININGS = ("pretrain-image", "pretrain-spectrum", "align")
 STORES = ("images", "spectra", "pairs", "embeddings")
-
-
-def read_json(path):
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def read_lines(path):
-    """The objects of a JSON-lines file; a line cut by a kill is left out."""
-    found = []
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return found
-    for line in lines:
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            found.append(value)
-    return found
 
 
 def number(value):
@@ -73,7 +40,7 @@ class Run:
     def stages(self):
         rows = []
         for stage, folder in OUTPUTS.items():
-            attempts = read_lines(self.path / "status" / f"{stage}.attempts.jsonl")
+            attempts = [a for file in attempts_files(self.path / "status", stage) for a in attempts_in(file)]
             status = read_json(self.path / "status" / f"{stage}.json") or read_json(self.path / folder / "status.json")
             complete = bool(self.manifests[stage])
             seconds = sum(number(a["seconds"]) for a in attempts if "seconds" in a)

@@ -1,0 +1,222 @@
+"""A virtual Slurm cluster and runs of the pipeline on it, for the experiments beside this file."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "slurm"), str(ROOT / "tests/stages")]
+import pipeline  # noqa: E402  pylint: disable=wrong-import-position
+from workflow import STAGES, Run  # noqa: E402  pylint: disable=wrong-import-position
+
+CLUSTER = ROOT / "tests/slurm/cluster.sh"
+USR2_PENDING = 1 << (signal.SIGUSR2 - 1)
+# A partition whose jobs push those of the other off their nodes.
+PARTITIONS = ("PreemptType=preempt/partition_prio", "PreemptMode=REQUEUE",
+              "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1",
+              "PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=9")
+
+
+class Failed(AssertionError):
+    """An experiment did not show what it should."""
+
+
+def check(condition, text):
+    if not condition:
+        raise Failed(text)
+
+
+def wait_for(what, condition, seconds=180.0):
+    """Polls until `condition` returns something true, which is returned."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        check(time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s")
+        time.sleep(0.05)
+    return found
+
+
+def call(*command, expect=0, timeout=300, environment=None):
+    """Runs a command that must end with `expect` (None: anyhow)."""
+    done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=timeout, check=False, env=environment)
+    check(expect is None or done.returncode == expect,
+          f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done
+
+
+class Cluster:
+    """Two virtual nodes of four CPUs. What it prints as its environment becomes ours."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __enter__(self):
+        settings = [word for setting in PARTITIONS for word in ("--set", setting)]
+        # A node that died is noticed after 5 to 15 s; an idle one is offered at once.
+        try:
+            text = call(CLUSTER, "up", 2, self.folder, "--cpus", 4, "--set", "SlurmdTimeout=5", *settings).stdout
+        except Failed:
+            self.__exit__()
+            raise
+        os.environ.update(re.findall(r"(\w+)='?([^' \n]*)'?", text.replace("export ", "")))
+        return self
+
+    def __exit__(self, *_):
+        call(CLUSTER, "down", self.folder, expect=None)
+
+    def do(self, what, node=None):
+        """crash, boot (of a node), stop-controller, start-controller."""
+        call(CLUSTER, what, *([] if node is None else [node]), self.folder)
+
+    def controller_answers(self):
+        return call("timeout", 5, "squeue", "--noheader", expect=None).returncode == 0
+
+    def recover(self):
+        """All nodes up, no job left."""
+        if not self.controller_answers():
+            self.do("start-controller")
+        for node in (1, 2):
+            self.do("boot", node)
+        call("scancel", "--user=root", expect=None)
+        wait_for("nodes to be idle", lambda: call("sinfo", "-h", "-N", "-p", "main", "-o", "%T").stdout.split() == ["idle"] * 2)
+
+
+def job_facts(job):
+    """{key: value} of `scontrol show job`."""
+    return dict(re.findall(r"(\w+)=(\S*)", call("scontrol", "--oneliner", "show", "job", job, expect=None).stdout))
+
+
+def hurry(job):
+    """A job that was requeued need not wait for its old credential to expire."""
+    if job_facts(job).get("JobState") == "PENDING":
+        call("scontrol", "update", f"jobid={job}", "StartTime=now", expect=None)
+
+
+def processes(stage, run, shard=None):
+    """Process ids of the ranks of a stage, or of one of its shards."""
+    wanted = {f"{run}/config.cfg".encode(), *([f"{run}/status/{stage}.{shard}.json".encode()] if shard is not None else [])}
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if words[0].endswith(f"/astroclip-{stage}".encode()) and wanted <= set(words):
+                found.append(int(path.parent.name))
+    return found
+
+
+def send(pids, number):
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def has_pending_usr2(pid):
+    try:
+        text = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return any(int(mask, 16) & USR2_PENDING for mask in re.findall(r"(?:ShdPnd|SigPnd):\s*([0-9a-f]+)", text))
+
+
+class Workflow:
+    """A run folder on the virtual cluster. `settings`: SECTION.KEY=VALUE."""
+
+    def __init__(self, work, name, settings=(), config=pipeline.CONFIG):
+        self.work, self.path, self.config = work, work / name, config
+        self.settings = [f"ingest-images.input={work}/survey/images", f"ingest-spectra.input={work}/survey/spectra",
+                         f"evaluate.labels={work}/survey/truth.fits", *settings]
+
+    def submit(self, *arguments, expect=0, environment=None):
+        words = [word for setting in self.settings for word in ("--set", setting)]
+        return call(ROOT / "slurm/submit", "--config", self.config, "--run", self.path, *words, *arguments, expect=expect,
+                    environment=environment)
+
+    def local(self, *arguments, expect=0):
+        return self.submit("--local", *arguments, expect=expect)
+
+    def status(self, environment=None):
+        """{stage: its row}"""
+        text = call(ROOT / "slurm/status", self.path, "--json", environment=environment).stdout
+        return {row["stage"]: row for row in json.loads(text)["stages"]}
+
+    def states(self):
+        return {stage: row["state"] for stage, row in self.status().items()}
+
+    def table(self):
+        return call(ROOT / "slurm/status", self.path).stdout
+
+    def ledger(self):
+        return json.loads((self.path / "workflow.json").read_text(encoding="utf-8"))["stages"]
+
+    def job(self, stage):
+        return self.ledger()[stage]["job"]
+
+    def attempts(self, task):
+        return Run(self.path).attempts(task)
+
+    def output(self, stage):
+        return self.path / STAGES[stage].output
+
+    def digest(self, stage):
+        return pipeline.digest(self.output(stage))
+
+    def start_from(self, other, *stages):
+        """Takes over complete stages of another run."""
+        self.path.mkdir()
+        (self.path / "status").mkdir()
+        for stage in stages:
+            shutil.copytree(other.output(stage), self.output(stage))
+            for path in (other.path / "status").glob(f"{stage}.*"):
+                shutil.copy(path, self.path / "status")
+
+    def wait(self, stage="evaluate", seconds=300.0, expect="complete"):
+        """Until the stage is as expected; what is requeued on the way begins at once."""
+        def reached():
+            rows = self.status()
+            for row in rows.values():
+                for one in row.get("tasks", [row]):
+                    if one["state"] == "queued" and one["attempts"]:
+                        hurry(one["job"])
+            over = rows[stage]["state"] not in ("queued", "running", "unknown")
+            return over and rows[stage]["state"]
+        found = wait_for(f"end of {stage}", reached, seconds)
+        check(found == expect, f"{stage} is {found}, not {expect}:\n{self.table()}{self.log_tail(stage)}")
+
+    def log_tail(self, stage):
+        logs = sorted((self.path / "logs").glob(f"{stage}-*.log"), key=lambda path: path.stat().st_mtime)
+        return f"\n{logs[-1]}:\n{logs[-1].read_text(encoding='utf-8', errors='replace')[-2000:]}" if logs else ""
+
+    def steps_done(self, stage):
+        return max(pipeline.losses(self.output(stage)), default=0) if (self.output(stage) / "metrics.jsonl").exists() else 0
+
+    def parts_done(self, stage):
+        return len(list(self.output(stage).glob("part-*.json")))
+
+    def freeze(self, stage, ranks, ready=lambda: True, shard=None, seconds=180.0):
+        """Stops all ranks of a stage in their tracks when `ready`; their process ids."""
+        def caught():
+            pids = processes(stage, self.path, shard)
+            if len(pids) < ranks or not ready():
+                return []
+            send(pids, signal.SIGSTOP)
+            return pids
+        return wait_for(f"{stage} in the middle", caught, seconds)
+
+
+@contextlib.contextmanager
+def programs_in_path(folder, **scripts):
+    """An environment in which shell scripts stand in for programs."""
+    folder.mkdir(exist_ok=True)
+    for name, text in scripts.items():
+        path = folder / name
+        path.write_text(f"#!/bin/bash\n{text}\n", encoding="utf-8")
+        path.chmod(0o755)
+    yield {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    shutil.rmtree(folder)
