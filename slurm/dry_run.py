@@ -18,14 +18,14 @@ CHECK_TIMEOUT_S = 120
 
 
 def overrides(name, arguments):
-    """The --set values that concern this stage, as options of its executable."""
-    options = []
+    """The --set values that concern this stage, as options of its executable; of a key that is set twice the last."""
+    found = {}
     for assignment in arguments.overrides:
         place, _, value = assignment.partition("=")
         section, _, key = place.partition(".")
         if section in ("run", name) and not is_driver_key(key):
-            options.append(f"--{key}={value}")
-    return options
+            found[key] = value
+    return [f"--{key}={value}" for key, value in found.items()]
 
 
 def ask_stage(name, run, config, arguments, question):

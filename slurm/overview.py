@@ -112,13 +112,13 @@ class View:
     def task_row(self, stage, task, entry):
         attempts = self.run.attempts(task)
         state = self.state_of(stage, task, entry)
-        own = [a for a in attempts if a.get("submission") == entry.get("submission")]
+        own = self.run.attempts(task, entry.get("submission"))
         seconds = sum(a.get("seconds", 0) for a in own)
         if state == "running" and own and "exit_code" not in own[-1]:
             seconds += time.time() - own[-1]["clock"]
         job = entry.get("job") or (attempts[-1]["job"] if attempts else "")
         return {
-            "task": task, "state": state, "job": job, "progress": self.run.status(task).get("progress"),
+            "task": task, "state": state, "job": job, "progress": self.run.status(task).get("progress") if own else None,
             "seconds": round(seconds, 1), "attempts": len(attempts),
             "exit_code": attempts[-1].get("exit_code") if attempts else None,
             "log": str(self.run.log(stage, job)) if job else "",
@@ -163,7 +163,7 @@ def rows(run, ledger=None, jobs=()):
 def progress_cells(row):
     """How far, how fast, how long yet."""
     found = row["progress"] or {}
-    if row["state"] in ("complete", "-", "queued", "blocked", "removed") or not found.get("total"):
+    if row["state"] in ("complete", "-", "blocked", "removed") or not found.get("total"):
         return (row["output"] if row["state"] == "complete" else row.get("shards", ""), "", "")
     done, total, unit = found.get("done", 0), found["total"], found.get("unit", "")
     far = f"{found.get('what', '')} {done}/{total} {unit} ({100 * done // total} %)".strip()
@@ -183,9 +183,9 @@ def table(found):
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     text = ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths)).rstrip() for line in lines]
     for row in found:
-        for one in row.get("tasks", [row]):
-            if one["message"]:
-                text.append(f"{one.get('task', row['stage'])}: {one['message']}")
-                if one["log"] and one["state"] not in ("complete", "queued"):
-                    text.append(f"  log: {one['log']}")
+        told = [one for one in row.get("tasks", ()) if one["message"]] or [row] * bool(row["message"])
+        for one in told:
+            text.append(f"{one.get('task', row['stage'])}: {one['message']}")
+            if one["log"] and one["state"] not in ("complete", "queued"):
+                text.append(f"  log: {one['log']}")
     return "\n".join(text)

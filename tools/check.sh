@@ -37,6 +37,7 @@ run_tests() {
     labels=$(IFS='|'; echo "${left_out[*]}" | sed -E 's/^\|+|\|+$//g')
     output=build/ctest.log
     ctest --test-dir build -j2 --output-on-failure ${labels:+-LE "^($labels)\$"} 2>&1 | tee "$output"
+    sed -n 's/^skipped: /check: skipped: /p' build/Testing/Temporary/LastTest.log >&2
     read -r bad total < <(sed -nE 's/.*tests passed, ([0-9]+) tests failed out of ([0-9]+).*/\1 \2/p' "$output" | tail -1)
     if [ -z "${total:-}" ]; then
         echo "check: ctest found no tests" >&2

@@ -13,6 +13,9 @@ packages=(g++ cmake ninja-build ccache lld git pkg-config libopenmpi-dev openmpi
     libboost-program-options-dev libcfitsio-dev libfmt-dev nlohmann-json3-dev libxxhash-dev libnanoflann-dev procps
     libgtest-dev python3-numpy python3-h5py python3-astropy python3-matplotlib python3-venv python3-pip shellcheck
     clang-format)
+if [ "$(id -u)" = 0 ] && ! command -v sbatch >/dev/null; then
+    packages+=(slurm-wlm munge)   # tests try the workflow on a Slurm of virtual nodes, which root alone can make
+fi
 
 say() { echo "setup: $*" >&2; }
 

@@ -163,7 +163,8 @@ def through_time_limit(lab, stage):
     run = on_stage(lab, stage, "run.slurm-time=1", "run.slurm-signal=B:USR2@30")
     pids = run.freeze(stage, 2, lambda: middle_of(run, stage))
     begun = run.attempts(stage)[-1]["clock"]
-    wait_for("USR2", lambda: all(map(has_pending_usr2, pids)), 90)
+    log = run.path / "logs" / f"{stage}-{run.job(stage)}.log"
+    wait_for("USR2", lambda: all(map(has_pending_usr2, pids)) or "Forwarding signal 12" in log.read_text(encoding="utf-8"), 90)
     waited = time.time() - begun
     send(pids, signal.SIGCONT)
     run.wait(stage)
@@ -212,34 +213,38 @@ def requeue(run, stage, ranks, step, how):
     hurry(job)
 
 
-def requeues(lab, count):
-    stage = "pretrain-spectrum"
-    long = ["pretrain-spectrum.steps=120", "pretrain-spectrum.schedule-steps=120"]
-    reference = Workflow(lab.work, "long-reference", [*TWO_RANKS, *long])
-    if not reference.path.exists():
-        reference.start_from(lab.reference(2), *before(stage))
-        reference.local("--only", stage)
-    run = on_stage(lab, stage, *long)
-    for number in range(count):
-        requeue(run, stage, 2, 8 * (number + 1), "scontrol" if number % 3 == 2 else "USR2")
+def requeues(run, stage, steps):
+    """Stops the training after each of these steps, every third time without warning; the exit codes of its attempts."""
+    for number, step in enumerate(steps):
+        requeue(run, stage, 2, step, "scontrol" if number % 3 == 2 else "USR2")
     run.wait(stage)
     attempts = run.attempts(stage)
-    check([a["restart"] for a in attempts] == list(range(count + 1)), f"{[a['restart'] for a in attempts]}")
-    check_same(run, reference, [stage])
-    ended = [a["exit_code"] for a in attempts]
-    return f"{count} requeues in a row ({ended.count(75)} by USR2, {ended.count(69)} by Slurm), then complete with the same bits"
+    check([a["restart"] for a in attempts] == list(range(len(steps) + 1)), f"{[a['restart'] for a in attempts]}")
+    return [a["exit_code"] for a in attempts]
 
 
 @experiment(short=True)
 def two_requeues(lab):
     """A training is stopped by USR2 and goes on in its own job."""
-    return requeues(lab, 2)
+    stage = "pretrain-spectrum"
+    run = on_stage(lab, stage)
+    ended = requeues(run, stage, (4, 11))
+    check_same(run, lab.reference(2), [stage])
+    return f"attempts ended with {ended}, the same bits"
 
 
 @experiment()
 def ten_requeues(lab):
     """Ten times, a third of them killed by Slurm without warning."""
-    return requeues(lab, 10)
+    stage = "pretrain-spectrum"
+    long = ["pretrain-spectrum.steps=60", "pretrain-spectrum.schedule-steps=60"]
+    reference = Workflow(lab.work, "long-reference", ["run.ranks=2", *long])
+    reference.start_from(lab.reference(2), *before(stage))
+    reference.local("--only", stage)
+    run = on_stage(lab, stage, *long)
+    ended = requeues(run, stage, range(5, 55, 5))
+    check_same(run, reference, [stage])
+    return f"10 requeues in a row, {ended.count(75)} by USR2 and {ended.count(69)} by Slurm, then complete with the same bits"
 
 
 @experiment()
@@ -389,11 +394,11 @@ def submit_both(run):
 
 
 @experiment(short=True)
-def two_submits(lab):
+def two_submits(lab, times=2):
     """Two submits at once: one of them does it, or both find the same; never a stage twice."""
     lab.reference(2)
     seen = []
-    for _ in range(4):
+    for _ in range(times):
         run = lab.fresh(*TWO_RANKS, "run.slurm-extra=--hold --comment='of mine'")
         codes = submit_both(run)
         check(set(codes) <= {0, 73} and 0 in codes, str(codes))
@@ -406,6 +411,12 @@ def two_submits(lab):
         wait_for("an empty queue", lambda: not call("squeue", "--noheader").stdout)
         seen.append(codes)
     return f"{len(seen)} times 9 jobs; exit codes {seen}"
+
+
+@experiment()
+def two_submits_often(lab):
+    """The same ten times."""
+    return two_submits(lab, 10)
 
 
 @experiment(short=True)
@@ -495,7 +506,6 @@ def array_task_cancelled(lab):
         thaw.callback(send, others, signal.SIGCONT)
         lose_task(run, 3, "job")
         wait_for("scancel", lambda: run.status()["ingest-images"]["tasks"][3]["state"] == "cancelled")
-        wait_for("the end of match", lambda: run.states()["match"] == "blocked")
         row = run.status()["ingest-images"]
         run.submit("--until", "match")
     run.wait("match")

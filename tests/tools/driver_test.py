@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -19,15 +20,17 @@ from workflow import STAGES  # noqa: E402  pylint: disable=wrong-import-position
 
 # A stage that does as PLAN/STAGE says, a word an attempt, the last one for ever:
 #   ok | CODE (ends with it) | silent:CODE (and leaves no word) | stop:N (75, N steps done) | wait (for USR2, then 75)
-# Done again with the same configuration it is up to date.
+# Done again with the same configuration it is up to date. A shard does as PLAN/STAGE.SHARD says; the last one completes the output.
 FAKE_STAGE = r"""#!/bin/bash
-stage=${0##*astroclip-} output='' status='' word=''
+stage=${0##*astroclip-} output='' status='' redo='' shards=1 shard=''
 echo "$*" >>"$PLAN/$stage.calls"
 while [ $# -gt 0 ]; do
     case $1 in
         --output) output=$2; shift ;;
         --status) status=$2; shift ;;
-        --redo) word=$2; shift ;;
+        --redo) redo=$2; shift ;;
+        --shards) shards=$2; shift ;;
+        --shard) shard=$2; shift ;;
         --print-config) [ ! -e "$PLAN/$stage.wrong" ] || { echo "unknown key" >&2; exit 64; }; exit 0 ;;
         --dry-run) echo "the stage's own plan"; exit 0 ;;
     esac
@@ -35,12 +38,14 @@ while [ $# -gt 0 ]; do
 done
 say() { echo "{\"state\": \"$1\", \"exit_code\": $2, \"message\": \"$3\", \"progress\": {\"what\": \"w\", \"done\": $4, \"total\": 9, \"unit\": \"steps\"}}" >"$status"; }
 mkdir -p "$output"
-if [ -n "$word" ] && [ "$word" != "$(cat "$output/word" 2>/dev/null)" ]; then rm -f "$output/manifest.json"; echo "$word" >"$output/word"
+if [ -n "$redo" ] && [ "$redo" != "$(cat "$output/redo" 2>/dev/null)" ]; then rm -f "$output"/*; echo "$redo" >"$output/redo"
 elif [ -e "$output/manifest.json" ]; then say done 0 "up to date" 9; exit 0; fi
+touch "$output/request.json"
+[ "$shards" = 1 ] || stage=$stage.$shard
 read -r word rest <"$PLAN/$stage" 2>/dev/null || word=ok
 [ -z "$rest" ] || echo "$rest" >"$PLAN/$stage"
 case $word in
-    ok) date +%N >"$output/manifest.json"; say done 0 "" 9; exit 0 ;;
+    ok) touch "$output/part-$shard"; [ "$(ls "$output"/part-* | wc -l)" = "$shards" ] && date +%N >"$output/manifest.json"; say done 0 "" 9; exit 0 ;;
     silent:*) exit "${word#silent:}" ;;
     stop:*) say stopped 75 "asked to stop" "${word#stop:}"; exit 75 ;;
     wait) say running null "" 1; trap 'say stopped 75 "asked to stop" 2; exit 75' USR2; echo ready >"$PLAN/$stage.ready"
@@ -54,8 +59,8 @@ while [[ $1 != */astroclip-* ]]; do shift; done
 trap 'kill -USR2 $pid' USR2
 wait $pid; code=$?; [ $code -le 128 ] || { wait $pid; code=$?; }; exit $code
 """
-# Jobs are files QUEUE/ID with "STATE TOKEN DEPENDENCY". Calls that $QUEUE/fail names ("3 4") fail; those that
-# $QUEUE/mute names do what they should, and then fail.
+# Jobs, and the tasks of arrays, are files QUEUE/jobs/ID with "STATE TOKEN DEPENDENCY". Calls that $QUEUE/fail names ("3 4")
+# fail; those that $QUEUE/mute names do what they should, and then fail.
 FAKE_SLURM = r"""#!/bin/bash
 mkdir -p "$QUEUE/jobs"
 call=$(($(cat "$QUEUE/calls" 2>/dev/null || echo 0) + 1)); echo $call >"$QUEUE/calls"
@@ -63,19 +68,25 @@ listed() { grep -qw $call "$QUEUE/$1" 2>/dev/null; }
 listed fail && { echo "Unable to contact slurm controller" >&2; exit 1; }
 case ${0##*/} in
     sbatch)
-        after=-
+        after=- array=''
         for word in "$@"; do
-            case $word in --comment=*) token=${word#*=} ;; --dependency=*) after=${word#*=} ;; esac
+            case $word in --comment=*) token=${word#*=} ;; --dependency=*) after=${word#*=} ;; --array=*) array=${word#*=} ;; esac
         done
-        id=$(($(ls "$QUEUE/jobs" | wc -l) + 101)); echo "PENDING $token $after" >"$QUEUE/jobs/$id"
+        id=$(($(cat "$QUEUE/submitted" 2>/dev/null | wc -l) + 101))
+        for task in $(echo "$array" | tr , '\n' | sed -E 's/^([0-9]+)-([0-9]+)$/seq \1 \2/; s/^[0-9]+$/echo &/' | sh); do
+            echo "PENDING $token $after" >"$QUEUE/jobs/${id}_$task"
+        done
+        [ -n "$array" ] || echo "PENDING $token $after" >"$QUEUE/jobs/$id"
         printf '%s\n' "$*" >>"$QUEUE/submitted"
         listed mute && exit 1
         echo "$id" ;;
     squeue)
         for job in "$QUEUE"/jobs/*; do [ -e "$job" ] && read -r state token after <"$job" && echo "${job##*/}|$state|None|$token"; done
         ! listed mute ;;
-    scancel) read -r _ rest <"$QUEUE/jobs/${*: -1}"; echo "CANCELLED $rest" >"$QUEUE/jobs/${*: -1}"; echo "$*" >>"$QUEUE/cancelled" ;;
-    scontrol) echo "$*" >>"$QUEUE/requeued"; exit 1 ;;
+    scancel) for job in "$@"; do read -r _ rest <"$QUEUE/jobs/$job"; echo "CANCELLED $rest" >"$QUEUE/jobs/$job"; done
+        echo "$*" >>"$QUEUE/cancelled" ;;
+    scontrol) [ "$1" != update ] || { job=${2#*=}; read -r state token _ <"$QUEUE/jobs/$job"; echo "$state $token ${3#*=}" >"$QUEUE/jobs/$job"; exit; }
+        echo "$*" >>"$QUEUE/requeued"; exit 1 ;;
 esac
 """
 
@@ -140,19 +151,26 @@ class Driver(unittest.TestCase):
         file = self.queue / "submitted"
         return re.findall(r"/([a-z-]+)\.sbatch ", file.read_text()) if file.exists() else []
 
-    def run_jobs(self):
+    def job_state(self, job):
+        """Of a job, or of all tasks of an array together."""
+        states = {file.read_text().split()[0] for file in (self.queue / "jobs").iterdir() if job in (file.name, file.name.split("_")[0])}
+        return "COMPLETED" if states == {"COMPLETED"} else "/".join(sorted(states))
+
+    def run_jobs(self, only=""):
         """What Slurm would do: every pending job whose parents are complete runs; others are cancelled."""
         for file in sorted((self.queue / "jobs").iterdir()):
             state, token, after = file.read_text().split()
-            if state != "PENDING":
+            if state != "PENDING" or not file.name.startswith(only):
                 continue
             parents = [] if after == "-" else after.split(":")[1:]
-            if any((self.queue / "jobs" / parent).read_text().split()[0] != "COMPLETED" for parent in parents):
+            if any(self.job_state(parent) != "COMPLETED" for parent in parents):
                 file.write_text(f"CANCELLED {token} {after}\n")
                 continue
             submission, stage = token.rsplit("/", 1)
-            environment = {**self.environment, "SLURM_JOB_ID": file.name, "SLURM_NTASKS": "4",
-                           "ASTROCLIP_HOME": str(ROOT), "ASTROCLIP_SUBMISSION": submission}
+            job, _, task = file.name.partition("_")
+            environment = {**self.environment, "SLURM_JOB_ID": job, "SLURM_NTASKS": "4", "ASTROCLIP_HOME": str(ROOT),
+                           "ASTROCLIP_SUBMISSION": submission,
+                           **({"SLURM_ARRAY_JOB_ID": job, "SLURM_ARRAY_TASK_ID": task} if task else {})}
             done = subprocess.run(["bash", ROOT / "slurm" / f"{stage}.sbatch", self.run_folder], env=environment,
                                   capture_output=True, check=False)
             file.write_text(f"{'FAILED' if done.returncode else 'COMPLETED'} {token} {after}\n")
@@ -296,6 +314,42 @@ class Local(Driver):
             time.sleep(0.05)
         self.fail(f"{path} did not appear")
 
+    def test_site_sh_comes_first_and_an_odd_place_of_the_project_does_no_harm(self):
+        home = Path(self.folder.name) / "my $(touch pwned) 'home'"
+        shutil.copytree(ROOT / "slurm", home / "slurm")
+        site = Path(self.folder.name) / "a site.sh"
+        site.write_text(f"export ASTROCLIP_PYTHON={sys.executable} FROM_SITE=1\necho from the site\n")
+        del self.environment["ASTROCLIP_PYTHON"]
+        self.environment["ASTROCLIP_SITE"] = str(site)
+        done = subprocess.run([sys.executable, home / "slurm/submit", "--config", self.config, "--run", self.run_folder, "--local", "--until", "match"],
+                              env=self.environment, capture_output=True, text=True, check=False, cwd=self.folder.name)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("from the site", done.stderr)
+        self.assertEqual(list(Path(self.folder.name).rglob("pwned")), [])
+        site.unlink()
+        self.assertIn("cannot be read", self.local("--from", "match", "--until", "match", expect=64).stderr)
+
+    def test_output_folders_are_striped_where_there_is_lustre(self):
+        self.write_program(Path(self.environment["PATH"].split(":")[0]) / "lfs", '#!/bin/bash\necho "$*" >>"$PLAN/lfs"\n')
+        self.local("--until", "match", "--set", "ingest-images.lustre-stripe=8")
+        self.assertEqual((self.plan / "lfs").read_text(), f"setstripe -c 8 {self.run_folder}/images\n")
+
+    def test_status_watches_until_nothing_runs(self):
+        (self.plan / "match").write_text("wait\n")
+        with subprocess.Popen([sys.executable, ROOT / "slurm/submit", "--config", self.config, "--run", self.run_folder, "--local"],
+                              env=self.environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as first:
+            self.wait_for(self.plan / "match.ready")
+            with subprocess.Popen([sys.executable, ROOT / "slurm/status", self.run_folder, "--watch", "0.2"], env=self.environment,
+                                  stdout=subprocess.PIPE, text=True) as watch:
+                time.sleep(0.6)
+                self.assertIsNone(watch.poll())
+                first.terminate()
+                shown = watch.communicate(timeout=20)[0]
+            first.wait(timeout=20)
+        self.assertGreater(shown.count("\nmatch "), 1)
+        self.assertRegex(shown, r"match +running .*w 1/9 steps \(11 %\)")
+        self.assertRegex(shown.rsplit("ingest-images", 1)[1], r"match +stopped")
+
     def test_dry_run_prints_the_commands_and_writes_nothing(self):
         done = self.submit("--dry-run", "--local")
         self.assertIn(f"--pairs {self.run_folder}/pairs", done.stdout)
@@ -379,10 +433,49 @@ class Slurm(Driver):
         self.assertEqual(self.states()["match"], "unknown")
         self.submit(expect=69)
 
+    def test_a_job_array_fills_one_store_and_a_lost_task_is_run_again_alone(self):
+        self.config.write_text("[run]\nranks = 2\n[ingest-images]\nshards = 4\n")
+        (self.plan / "ingest-images.2").write_text("65 ok\n")
+        self.submit("--until", "match")
+        lines = (self.queue / "submitted").read_text().splitlines()
+        self.assertRegex(lines[0], r"--output=\S+-%A_%a.log .*--array=0-3 ")
+        self.assertIn("--dependency=afterok:101:102 ", lines[2])
+        self.run_jobs("101")
+        self.assertEqual(self.starts("ingest-images")[1].split("--threads 1 ")[1], "--shards 4 --shard 1")
+        row = json.loads(self.call("status", self.run_folder, "--json").stdout)["stages"][0]
+        self.assertEqual((row["state"], row["shards"], row["tasks"][2]["state"]), ("failed", "1 failed, 3 complete", "failed"))
+        self.submit("--until", "match")  # match waits still, for the array that failed: now for what is submitted in place
+        lines = (self.queue / "submitted").read_text().splitlines()
+        self.assertEqual(len(lines), 4)
+        self.assertIn("--array=2 ", lines[3])
+        self.assertEqual((self.queue / "jobs/103").read_text().split()[2], "afterok:104:102")
+        self.run_jobs("102")
+        self.run_jobs("104")
+        self.run_jobs()
+        self.assertEqual((self.states()["ingest-images"], self.states()["match"]), ("complete", "complete"))
+        self.assertEqual(len(self.starts("ingest-images")), 5)
+        self.submit("--until", "match")
+        self.assertEqual(len((self.queue / "submitted").read_text().splitlines()), 4)
+        self.submit("--until", "match", "--from", "ingest-images")
+        self.run_jobs()
+        self.assertEqual(len(self.starts("ingest-images")), 9)
+        self.assertEqual(set(self.states().values()), {"complete", "-"})
+        self.assertEqual(json.loads((self.run_folder / "workflow.json").read_text())["stages"]["ingest-images"]["jobs"], ["101", "104", "105"])
+
+    def test_keys_of_the_driver_become_options_of_sbatch_and_the_launcher(self):
+        self.config.write_text("[run]\nslurm-extra = --nice=10 --mail-type='END,FAIL x'\nlauncher = srun\nbinding = core\n")
+        self.submit("--only", "ingest-images")
+        self.assertIn("--nice=10 --mail-type=END,FAIL x --job-name=ingest-images", (self.queue / "submitted").read_text())
+        self.assertIn("srun --mpi=pmix --kill-on-bad-exit=1 --cpu-bind=cores", self.submit("--dry-run").stdout)
+        self.assertIn("--map-by slot:PE=1 --bind-to core", self.submit("--dry-run", "--set", "run.launcher=mpirun").stdout)
+        for setting, word in (("match.launcher=prun", "mpirun or srun"), ("match.shards=2", "one job alone"),
+                              ("embed.shards=0", ">= 1"), ("run.slurm-extra='", "quotation")):
+            self.assertIn(word, self.submit("--set", setting, "--dry-run", expect=64).stderr)
+
     def test_cancel(self):
         self.submit()
         self.call("cancel", self.run_folder)
-        self.assertEqual(len((self.queue / "cancelled").read_text().splitlines()), 9)
+        self.assertEqual(len((self.queue / "cancelled").read_text().split()), 9)
         self.assertEqual(self.states()["match"], "cancelled")
         self.submit("--until", "match")
         self.assertEqual(len(self.submitted()), 12)
