@@ -205,9 +205,12 @@ class Config:
                     raise WorkflowError(f"{self.name}: unknown key '{key}' in [{name}]{nearest(key, SLURM_KEYS)}")
                 if key in CHOICES and section[key] not in CHOICES[key]:
                     raise WorkflowError(f"{self.name}: {key} = {' or '.join(CHOICES[key])}, found '{section[key]}' in [{name}]")
-            if name in STAGES:
-                self.integer(name, "lustre-stripe", 0, -1)
-                self.shards(name)
+        for name in STAGES:
+            self.integer(name, "lustre-stripe", 0, -1)
+            self.shards(name)
+            if self.choice(name, "launcher") == "srun" and self.get(name, "slurm-gpus-per-task"):
+                raise WorkflowError(f"{self.name}: slurm-gpus-per-task with launcher = srun in [{name}]: ranks choose among "
+                                    f"the GPUs of their node, so they must see all of them; use slurm-gpus-per-node")
         self.integer("run", "ranks", 2, 1)
         self.integer("run", "threads", 1, 1)
 

@@ -38,7 +38,7 @@ def wait_for(what, condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         check(time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s")
-        time.sleep(0.05)
+        time.sleep(0.01)
     return found
 
 
@@ -204,13 +204,13 @@ class Workflow:
 
     def freeze(self, stage, ranks, ready=lambda: True, shard=None, seconds=60.0):
         """Stops all ranks of a stage in their tracks when `ready`; their process ids."""
-        def caught():
+        def started():
             pids = processes(stage, self.path, shard)
-            if len(pids) < ranks or not ready():
-                return []
-            send(pids, signal.SIGSTOP)
-            return pids
-        return wait_for(f"{stage} in the middle", caught, seconds)
+            return pids if len(pids) >= ranks else []
+        pids = wait_for(f"{stage} running", started, seconds)
+        wait_for(f"{stage} in the middle", ready, seconds)
+        send(pids, signal.SIGSTOP)
+        return pids
 
 
 @contextlib.contextmanager

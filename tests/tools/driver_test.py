@@ -469,7 +469,7 @@ class Slurm(Driver):
         self.assertIn("srun --mpi=pmix --kill-on-bad-exit=1 --cpu-bind=cores", self.submit("--dry-run").stdout)
         self.assertIn("--map-by slot:PE=1 --bind-to core", self.submit("--dry-run", "--set", "run.launcher=mpirun").stdout)
         for setting, word in (("match.launcher=prun", "mpirun or srun"), ("match.shards=2", "one job alone"),
-                              ("embed.shards=0", ">= 1"), ("run.slurm-extra='", "quotation")):
+                              ("embed.shards=0", ">= 1"), ("align.slurm-gpus-per-task=1", "gpus-per-node"), ("run.slurm-extra='", "quotation")):
             self.assertIn(word, self.submit("--set", setting, "--dry-run", expect=64).stderr)
 
     def test_cancel(self):
