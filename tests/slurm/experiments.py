@@ -117,10 +117,11 @@ def one_after_another(lab):
 @experiment()
 def srun(lab):
     """The same with srun as the launcher, ranks bound to cores."""
+    reference = lab.reference(2)
     run = lab.fresh(*TWO_RANKS, "run.launcher=srun", "run.binding=core")
     run.submit()
     run.wait()
-    check_same(run, lab.reference(2))
+    check_same(run, reference)
     program = pipeline.BIN / "astroclip-match"
     environment = {**os.environ, "SLURM_PMIX_FENCE": "tree"}
     failed = sum(subprocess.run(["srun", "-N2", "-n4", "--mpi=pmix", program, "--version"], env=environment, check=False,

@@ -109,6 +109,35 @@ TEST_F(CrashTest, ARankOfSeveralThatIsKilledIsNoDifferent)
     EXPECT_EQ(store::content_id(path), store::content_id(folder / "whole"));
 }
 
+// Three shards, at the same time; the exit code of the second.
+int write_shards(const std::string& path, const std::string& fault_of_second)
+{
+    const auto shard = [&](int index) { return fmt::format(TINY_WRITER " {} {} 3", path, index); };
+    return run(
+        fmt::format("{} & a=$!; ASTROCLIP_FAULT={} {} & b=$!; {} & c=$!; "
+                    "wait $a || exit 1; wait $c || exit 2; wait $b",
+                    shard(0), fault_of_second, shard(1), shard(2)));
+}
+
+TEST_F(CrashTest, ShardsThatRunAtOnceMakeOneStoreAndAKilledOneIsRunAgainAlone)
+{
+    write_tiny(world, folder / "whole");
+    const auto expected = store::content_id(folder / "whole");
+    for (int round = 0; round < 4; ++round) {
+        const auto path = folder / ("undisturbed" + std::to_string(round));
+        EXPECT_EQ(write_shards(path, ""), 0);
+        EXPECT_EQ(store::content_id(path), expected) << "completed by nobody";
+    }
+    for (const std::string fault : {"publish.before-close:1", "publish.before-manifest:1"}) {
+        const auto path = folder / fault;
+        EXPECT_EQ(write_shards(path, fault), 137) << fault;
+        EXPECT_EQ(exit_code_of([&] { store::Reader(path, "tiny"); }), 66) << fault;
+        std::string output;
+        EXPECT_EQ(write_store(path + " 1 3", "", &output), 0) << fault << ": " << output;
+        EXPECT_EQ(store::content_id(path), expected) << fault;
+    }
+}
+
 // A limit on the size of files stands for a full disk: parts have about 2 MB.
 TEST_F(CrashTest, AFullDiskIsAnIoErrorThatNamesTheFile)
 {

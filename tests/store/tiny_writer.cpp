@@ -1,4 +1,5 @@
-// Writes the tiny store, or takes and holds a lock:  tiny_writer FOLDER | tiny_writer lock FOLDER SECONDS
+// Writes the tiny store, or one of its shards, or takes and holds a lock:
+//   tiny_writer FOLDER | tiny_writer FOLDER INDEX COUNT | tiny_writer lock FOLDER SECONDS
 // TINY_FILE_LIMIT=BYTES: no file may grow beyond, which acts like a full disk.
 #include <sys/resource.h>
 
@@ -38,12 +39,12 @@ void limit_files()
     }
 }
 
-int write(const std::string& folder)
+int write(const std::string& folder, const astroclip::store::Shard& shard)
 {
     const astroclip::comm::World world(MPI_COMM_WORLD);
     astroclip::set_fault_rank(world.rank());
     try {
-        astroclip::tests::write_tiny(world, folder);
+        astroclip::tests::write_tiny(world, folder, {.opening = {.shard = shard}});
     } catch (const astroclip::SharedError& error) {
         if (error.met_here) {
             std::fprintf(stderr, "%s\n", error.what());
@@ -68,7 +69,8 @@ int main(int argc, char** argv)
     limit_files();  // not before: MPI's own files are large
     astroclip::hdf5::silence();
     astroclip::catch_stop_signals();
-    const int code = write(argv[1]);
+    const int code =
+        argc == 4 ? write(argv[1], {std::atoi(argv[2]), std::atoi(argv[3])}) : write(argv[1], {});
     if (code != 0) {
         MPI_Abort(MPI_COMM_WORLD, code);
     }
