@@ -105,7 +105,7 @@ def workflow(lab):
 def one_after_another(lab):
     """The cost of a job: the same stages, none beside another, in jobs and by the sum of their own times."""
     lab.reference(2)
-    run = lab.fresh(*TWO_RANKS, "run.slurm-exclusive=true")
+    run = lab.fresh(*TWO_RANKS, "run.slurm-exclusive=true", "run.binding=core")
     run.submit()
     run.wait()
     whole, own, extra, _ = overhead(run)
