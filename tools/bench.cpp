@@ -2,9 +2,11 @@
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <functional>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -14,17 +16,19 @@
 #include "config/options.hpp"
 #include "core/clock.hpp"
 #include "core/log.hpp"
+#include "core/memory.hpp"
 #include "core/provenance.hpp"
-#include "data/spectrum_masks.hpp"
 #include "data/spectrum_tokens.hpp"
 #include "nn/dino_head.hpp"
 #include "nn/encoder.hpp"
 #include "ssl/dino_loss.hpp"
 #include "ssl/info_nce.hpp"
-#include "ssl/masked_spectrum_loss.hpp"
+#include "ssl/masked_spectrum_task.hpp"
+#include "store/writer.hpp"
 #include "train/ema.hpp"
 #include "train/optimizer.hpp"
 #include "train/precision.hpp"
+#include "train/step.hpp"
 
 // astroclip-bench STEP: times one step of training or embedding on random input, through the code that the
 // stages use, and prints one JSON line. The steps are those that a plain PyTorch program would do, so that
@@ -36,6 +40,7 @@ struct Options {
     std::vector<std::string> step;
     std::int64_t batch = 16;
     int steps = 5;
+    bool recompute = false;
     std::string dtype = "fp32", size = "tiny";
 };
 
@@ -81,16 +86,83 @@ void zero_gradients(const std::vector<train::Parameter>& parameters)
     }
 }
 
+// A folder that is gone in the end.
+struct Scratch {
+    Scratch() : path(std::filesystem::temp_directory_path() / fmt::format("astroclip-bench-{}", getpid()))
+    {
+        std::filesystem::create_directories(path);
+    }
+    ~Scratch() { std::filesystem::remove_all(path); }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+
+    // That of rank 0, for all. Collective.
+    std::string shared_path(const comm::World& world) const { return world.broadcast(path); }
+
+    std::string path;
+};
+
+void write_random_spectra(const comm::World& world, const std::string& folder, std::int64_t count)
+{
+    std::vector<double> wavelength(7781);
+    std::iota(wavelength.begin(), wavelength.end(), 3600.0);
+    const auto schema = store::spectra(wavelength);
+    store::Output output(world, folder, {"ingest-spectra", {}, "bench", {}}, false);
+    store::Writer writer(output, schema, count, "bench", {});
+    while (writer.next_part()) {
+        for (const auto& turn : writer.turns()) {
+            store::Rows rows(schema);
+            for (auto id = turn.first; id < turn.last; ++id) {
+                const auto flux = at::randn({7781}, at::kFloat);
+                rows.add("object_id", id);
+                rows.add("flux", flux.const_data_ptr<float>(), 1);
+                for (const auto& column : schema.columns) {
+                    const std::vector<float> ones(column.row_items(), 1.0F);
+                    if (column.name != "object_id" && column.name != "flux") {
+                        rows.add(column.name, ones.data(), 1);
+                    }
+                }
+            }
+            writer.append(rows, {});
+        }
+        writer.publish_part();
+    }
+    writer.publish();
+}
+
+// The task of pretrain-spectrum on a store, with the trainer's step.
+class SpectrumTraining {
+public:
+    SpectrumTraining(const std::string& store, const ssl::MaskedSpectrumConfig& config,
+                     const train::TrainerConfig& trainer, comm::Communicator& ranks)
+        : galaxies_({.spectra = store, .trust = true}, {.seed = 1, .test_fraction = 0}),
+          task_(config, galaxies_, ranks, 1),
+          step_(task_, trainer, ranks)
+    {
+        task_.seek(0);
+    }
+
+    void step(std::int64_t number)
+    {
+        task_.fetch();
+        step_.gradient(task_, number);
+        step_.apply({1e-5, 1e-5, 0.1});
+    }
+
+private:
+    data::Galaxies galaxies_;
+    ssl::MaskedSpectrumTask task_;
+    train::Step step_;
+};
+
 // A benchmark: its input is made when it is built, each call is one step.
 using Step = std::function<void()>;
 
 class Bench {
 public:
-    Bench(const Options& options, comm::Communicator& ranks)
-        : o_(options), c_(sizes(options.size)), ranks_(ranks)
+    Bench(const Options& options, const comm::World& world, comm::Communicator& ranks)
+        : o_(options), c_(sizes(options.size)), world_(world), ranks_(ranks)
     {
-        ids_.resize(static_cast<std::size_t>(o_.batch));
-        std::iota(ids_.begin(), ids_.end(), 0);
     }
 
     Step step(const std::string& name)
@@ -123,35 +195,32 @@ private:
         return module;
     }
 
+    // As astroclip-pretrain-spectrum does it, its store included.
     Step spectrum_train()
     {
-        auto model = network<nn::SpecFormer>(c_.spectrum);
-        auto parameters = parameters_of(*model);
-        auto optimizer = std::make_shared<train::AdamW>(parameters, train::AdamW::Betas{0.9, 0.95, 1e-8});
-        return [=, this, flux = fluxes(), epoch = std::uint32_t{0}]() mutable {
-            zero_gradients(parameters);
-            ssl::MaskedLoss loss;
-            {
-                const train::Autocast autocast(o_.dtype, at::kCPU);
-                const auto tokens = data::spectrum_tokens(flux);
-                const auto masked =
-                    data::mask_tokens(tokens, data::mask_starts(ids_, tokens.size(1), 1, epoch++), 50);
-                const auto sums = ssl::masked_sums(model->reconstruct(masked), tokens, masked);
-                loss = ssl::masked_spectrum_loss(ranks_, sums);
-            }
-            loss.share.backward();
-            train::clip_gradients(parameters, 1.0);
-            optimizer->step({1e-5, 1e-5, 0.01});
-        };
+        const auto folder = scratch_.shared_path(world_) + "/spectra";
+        write_random_spectra(world_, folder, o_.batch);
+        ssl::MaskedSpectrumConfig config;
+        config.model = c_.spectrum;
+        config.model.recompute = o_.recompute;
+        config.batch_size = o_.batch;
+        const train::TrainerConfig trainer{.precision = o_.dtype, .beta2 = 0.95, .clip_norm = 1.0};
+        const auto training = std::make_shared<SpectrumTraining>(folder, config, trainer, ranks_);
+        return [training, number = std::int64_t{0}]() mutable { training->step(number++); };
     }
 
+    // As astroclip-embed does it: a model from its file, in batches of its own size.
     Step spectrum_embed()
     {
-        auto model = network<nn::SpecFormer>(c_.spectrum);
+        const auto path = scratch_.path + "/model.safetensors";
+        nn::save_weights(path, nn::published_state(*network<nn::SpecFormer>(c_.spectrum)),
+                         nn::describe(c_.spectrum));
+        const std::shared_ptr<nn::Embedder> model = nn::load_embedder(path, at::kCPU);
         return [=, this, flux = fluxes()]() mutable {
-            const at::NoGradGuard no_grad;
             const train::Autocast autocast(o_.dtype, at::kCPU);
-            model->forward(data::spectrum_tokens(flux));
+            for (const auto& part : flux.split(nn::compute_batch)) {
+                model->embed_spectra(data::spectrum_tokens(part));
+            }
         };
     }
 
@@ -241,8 +310,9 @@ private:
 
     Options o_;
     Sizes c_;
+    const comm::World& world_;
     comm::Communicator& ranks_;
-    std::vector<std::int64_t> ids_;
+    Scratch scratch_;
 };
 
 double resident_gib()
@@ -254,10 +324,11 @@ double resident_gib()
 
 void time_steps(const Options& o, int threads)
 {
+    keep_freed_memory();
     at::set_num_threads(threads);
     const comm::World world(MPI_COMM_WORLD);
     const auto ranks = comm::make_mpi_communicator(world);
-    Bench bench(o, *ranks);
+    Bench bench(o, world, *ranks);
     const auto step = bench.step(o.step.front());
     const auto start_rss = resident_gib();
     step();
@@ -289,6 +360,7 @@ int run(int argc, char** argv)
                        "spectrum-train, spectrum-embed, image-train, image-embed, align or loss");
     options.section()
         .option("batch", o.batch, "samples a step; of `loss`: the global batch", config::at_least(1))
+        .option("recompute-activations", o.recompute, "of spectrum-train")
         .option("steps", o.steps, "timed steps, after one to warm up", config::at_least(1))
         .option("dtype", o.dtype, "fp32 or bf16", config::one_of({"fp32", "bf16"}))
         .option("size", o.size, "of the networks: tiny or paper", config::one_of({"tiny", "paper"}));

@@ -49,6 +49,13 @@ at::Tensor mask_starts(std::span<const std::int64_t> object_ids, std::int64_t to
     return starts;
 }
 
+at::Tensor masked_rows(const at::Tensor& starts, int width, std::int64_t tokens)
+{
+    const auto in_run = at::arange(width, starts.options());
+    const auto first_row = at::arange(starts.size(0), starts.options()).view({-1, 1, 1}) * tokens;
+    return (starts.unsqueeze(2) + in_run + first_row).flatten();
+}
+
 at::Tensor mask_tokens(const at::Tensor& tokens, const at::Tensor& starts, int width)
 {
     const auto first = starts.to(tokens.device(), at::kLong).unsqueeze(2);  // [B, chunks, 1]

@@ -35,6 +35,12 @@ SpectrumMasksConfig spectrum_masks_config(const std::map<std::string, std::strin
 at::Tensor mask_starts(std::span<const std::int64_t> object_ids, std::int64_t tokens, std::uint64_t seed,
                        std::optional<std::uint32_t> epoch, const SpectrumMasksConfig& config = {});
 
+// The tokens that runs of `width` from each start [B, chunks] on hide, as rows of the flattened tokens [B·N,
+// F] of a batch: spectrum after spectrum.
+//
+//   return  [B · chunks · width] int64
+at::Tensor masked_rows(const at::Tensor& starts, int width, std::int64_t tokens);
+
 // A copy of tokens [B, N, F] in which the `width` tokens from each start [B, chunks] on are zero in all
 // features.
 at::Tensor mask_tokens(const at::Tensor& tokens, const at::Tensor& starts, int width);

@@ -67,6 +67,11 @@ LinearImpl::LinearImpl(std::int64_t in, std::int64_t out, Start weight_start, St
 
 at::Tensor LinearImpl::forward(const at::Tensor& x) const { return at::linear(x, weight, bias); }
 
+at::Tensor LinearImpl::forward_part(const at::Tensor& x, std::int64_t first, std::int64_t count) const
+{
+    return at::linear(x, weight.narrow(0, first, count), bias.narrow(0, first, count));
+}
+
 Start framework_default(std::int64_t fan_in)
 {
     return Start::uniform(1 / std::sqrt(static_cast<double>(fan_in)));

@@ -48,6 +48,8 @@ class LinearImpl : public Layer {
 public:
     LinearImpl(std::int64_t in, std::int64_t out, Start weight, Start bias);
     at::Tensor forward(const at::Tensor& x) const;
+    // Columns [first, first + count) of y alone.
+    at::Tensor forward_part(const at::Tensor& x, std::int64_t first, std::int64_t count) const;
 
     at::Tensor weight;  // [out, in]
     at::Tensor bias;    // [out]

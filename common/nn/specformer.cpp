@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "core/error.hpp"
+#include "nn/recompute.hpp"
 
 namespace astroclip::nn {
 
@@ -16,6 +17,9 @@ Start within_3_std(double std) { return Start::truncated_normal(std, 3 * std); }
 
 // Residual branches start smaller the more of them there are: std = 1/sqrt(2·fan_in·layers).
 Start block_weights(double fan_in, int layers) { return within_3_std(1 / std::sqrt(2 * fan_in * layers)); }
+
+// Of a block, in the streams of its dropout.
+std::string layer_name(std::size_t block) { return "block" + std::to_string(block); }
 
 }  // namespace
 
@@ -30,8 +34,11 @@ void bind(config::Section options, SpecFormerConfig& config)
                 "rows of its position table: the longest spectrum, in tokens", config::at_least(1))
         .option("causal", config.causal, "a token sees itself and those before it alone (as GPT-2)")
         .option("dropout", config.dropout,
-                "of embedded tokens and of what attention and MLP add, in training",
-                config::between(0, 0.99));
+                "of embedded tokens and of what attention and MLP add, in training", config::between(0, 0.99))
+        .option(
+            "recompute-activations", config.recompute,
+            "compute the blocks' activations again in the backward pass instead of keeping them: less memory",
+            config::runtime_only());
 }
 
 SpecFormerImpl::SpecFormerImpl(const SpecFormerConfig& config) : config_(config)
@@ -57,7 +64,7 @@ SpecFormerImpl::SpecFormerImpl(const SpecFormerConfig& config) : config_(config)
     head_ = register_module("head", Linear(width, token_dim, embedding, Start::constant(0)));
 }
 
-at::Tensor SpecFormerImpl::forward(const at::Tensor& tokens, const Dropout* dropout) const
+at::Tensor SpecFormerImpl::embed(const at::Tensor& tokens, const Dropout* dropout) const
 {
     const auto length = tokens.size(1);
     if (length > config_.max_tokens || tokens.size(2) != config_.token_dim) {
@@ -65,14 +72,33 @@ at::Tensor SpecFormerImpl::forward(const at::Tensor& tokens, const Dropout* drop
                         fmt::format("{} tokens of {} features, the model takes up to {} of {}", length,
                                     tokens.size(2), config_.max_tokens, config_.token_dim));
     }
-    auto x = embed_->forward(tokens) + position_.narrow(0, 0, length);
-    if (dropout != nullptr) {
-        x = dropout->apply(x, config_.dropout, "tokens");
+    const auto x = embed_->forward(tokens) + position_.narrow(0, 0, length);
+    return dropout == nullptr ? x : dropout->apply(x, config_.dropout, "tokens");
+}
+
+at::Tensor SpecFormerImpl::run_blocks(at::Tensor x, std::size_t count, const Dropout* dropout) const
+{
+    for (std::size_t i = 0; i < count; ++i) {
+        const auto block = [&layer = *blocks_[i], dropout, name = layer_name(i)](const at::Tensor& tokens) {
+            return layer.forward(tokens, dropout, name);
+        };
+        x = config_.recompute ? recomputed(block, x) : block(x);
     }
-    for (std::size_t i = 0; i < blocks_.size(); ++i) {
-        x = blocks_[i]->forward(x, dropout, "block" + std::to_string(i));
-    }
-    return norm_->forward(x);
+    return x;
+}
+
+at::Tensor SpecFormerImpl::forward(const at::Tensor& tokens, const Dropout* dropout) const
+{
+    return norm_->forward(run_blocks(embed(tokens, dropout), blocks_.size(), dropout));
+}
+
+at::Tensor SpecFormerImpl::reconstruct_at(const at::Tensor& tokens, const at::Tensor& rows,
+                                          const Dropout* dropout) const
+{
+    const auto last = blocks_.size() - 1;
+    const auto x = run_blocks(embed(tokens, dropout), last, dropout);
+    const auto chosen = blocks_[last]->forward_at(x, rows, dropout, layer_name(last));
+    return predict_tokens(norm_->forward(chosen));
 }
 
 at::Tensor SpecFormerImpl::predict_tokens(const at::Tensor& embedding) const

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "core/error.hpp"
+#include "nn/attention.hpp"
 
 namespace astroclip::nn {
 
@@ -19,13 +20,9 @@ at::Tensor add_branch(const at::Tensor& x, const Subset& subset, Branch&& branch
 
 }  // namespace
 
-at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads, bool causal)
+at::Tensor token_rows(const at::Tensor& x, const at::Tensor& rows)
 {
-    const auto batch = qkv.size(0), tokens = qkv.size(1), width = qkv.size(2) / 3;
-    const auto parts = qkv.view({batch, tokens, 3, heads, width / heads}).permute({2, 0, 3, 1, 4}).unbind(0);
-    const auto mixed = at::scaled_dot_product_attention(parts[0], parts[1], parts[2], {}, 0,
-                                                        causal);  // [B, heads, N, width/heads]
-    return mixed.transpose(1, 2).reshape({batch, tokens, width});
+    return x.flatten(0, 1).index_select(0, rows).view({x.size(0), -1, x.size(2)});
 }
 
 TransformerBlockImpl::TransformerBlockImpl(const BlockConfig& config)
@@ -61,6 +58,17 @@ at::Tensor TransformerBlockImpl::attention_branch(const at::Tensor& x) const
     return scale1_.defined() ? y * scale1_ : y;
 }
 
+at::Tensor TransformerBlockImpl::attention_branch_at(const at::Tensor& x, const at::Tensor& rows) const
+{
+    const auto width = x.size(2);
+    const auto normed = norm1_->forward(x);
+    const auto mixed = causal_ ? token_rows(self_attention(qkv_->forward(normed), heads_, true), rows)
+                               : attention(qkv_->forward_part(token_rows(normed, rows), 0, width),
+                                           qkv_->forward_part(normed, width, 2 * width), heads_);
+    const auto y = projection_->forward(mixed);
+    return scale1_.defined() ? y * scale1_ : y;
+}
+
 at::Tensor TransformerBlockImpl::mlp_branch(const at::Tensor& x) const
 {
     const auto y = mlp_->forward(norm2_->forward(x));
@@ -70,9 +78,21 @@ at::Tensor TransformerBlockImpl::mlp_branch(const at::Tensor& x) const
 at::Tensor TransformerBlockImpl::forward(const at::Tensor& x, const Dropout* dropout,
                                          const std::string& layer) const
 {
-    if (dropout == nullptr) return forward(x);
-    const auto y = x + dropout->apply(attention_branch(x), dropout_, layer + ".attention");
-    return y + dropout->apply(mlp_branch(y), dropout_, layer + ".mlp");
+    const auto y = x + dropped(attention_branch(x), dropout, layer + ".attention");
+    return y + dropped(mlp_branch(y), dropout, layer + ".mlp");
+}
+
+at::Tensor TransformerBlockImpl::forward_at(const at::Tensor& x, const at::Tensor& rows,
+                                            const Dropout* dropout, const std::string& layer) const
+{
+    const auto y = token_rows(x, rows) + dropped(attention_branch_at(x, rows), dropout, layer + ".attention");
+    return y + dropped(mlp_branch(y), dropout, layer + ".mlp");
+}
+
+at::Tensor TransformerBlockImpl::dropped(const at::Tensor& branch, const Dropout* dropout,
+                                         const std::string& stream) const
+{
+    return dropout == nullptr ? branch : dropout->apply(branch, dropout_, stream);
 }
 
 at::Tensor TransformerBlockImpl::forward(const at::Tensor& x, const Subset& attention,

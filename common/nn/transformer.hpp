@@ -38,11 +38,6 @@ struct Subset {
     double scale = 1;
 };
 
-// Softmax attention of every token to every token, all heads at once: qkv [B, N, 3·width], in the order q, k,
-// v, each of `heads` consecutive columns of width/heads -> [B, N, width]. Causal: of every token to itself
-// and those before it.
-at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads, bool causal = false);
-
 // Pre-norm transformer block: x + s1·Attention(LN x), then x + s2·MLP(LN x). x [B, N, width] -> same shape.
 class TransformerBlockImpl : public torch::nn::Module {
 public:
@@ -50,10 +45,17 @@ public:
     at::Tensor forward(const at::Tensor& x) const { return forward(x, Subset{}, Subset{}); }
     // With dropout of both branches' outputs; `layer` names its streams.
     at::Tensor forward(const at::Tensor& x, const Dropout* dropout, const std::string& layer) const;
+    // What that gives at some of the tokens, without computing the others.
+    //   rows  [B·M] int64, of the flattened tokens [B·N], M of each sample, sample after sample -> [B, M,
+    //   width]
+    at::Tensor forward_at(const at::Tensor& x, const at::Tensor& rows, const Dropout* dropout,
+                          const std::string& layer) const;
     at::Tensor forward(const at::Tensor& x, const Subset& attention, const Subset& mlp) const;
 
 private:
     at::Tensor attention_branch(const at::Tensor& x) const;
+    at::Tensor attention_branch_at(const at::Tensor& x, const at::Tensor& rows) const;
+    at::Tensor dropped(const at::Tensor& branch, const Dropout* dropout, const std::string& stream) const;
     at::Tensor mlp_branch(const at::Tensor& x) const;
 
     std::int64_t heads_;
@@ -65,5 +67,8 @@ private:
     at::Tensor scale1_, scale2_;  // [width], or undefined
 };
 TORCH_MODULE(TransformerBlock);
+
+// Rows of the flattened tokens of x [B, N, W], the same number of each sample -> [B, M, W].
+at::Tensor token_rows(const at::Tensor& x, const at::Tensor& rows);
 
 }  // namespace astroclip::nn

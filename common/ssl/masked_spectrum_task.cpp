@@ -98,16 +98,20 @@ MaskedSums MaskedSpectrumTask::sums_of(const data::Batch& batch, std::optional<s
     const auto tokens = data::spectrum_tokens(batch.spectra.to(device), config_.tokens, ivar);
     const auto weight =
         config_.weighting == "ivar" ? data::token_weights(ivar, config_.tokens) : at::Tensor();
-    const auto starts = data::mask_starts(batch.object_ids, tokens.size(1), seed_, epoch, config_.masks);
+    const auto starts =
+        data::mask_starts(batch.object_ids, tokens.size(1), seed_, epoch, config_.masks).to(device);
     const auto input = data::mask_tokens(tokens, starts, config_.masks.width);
-    return masked_sums(model_->reconstruct(input, dropout), tokens, input, weight);
+    const auto rows = data::masked_rows(starts, config_.masks.width, tokens.size(1));
+    const auto masked = [&](const at::Tensor& x) { return x.defined() ? nn::token_rows(x, rows) : x; };
+    return masked_sums(model_->reconstruct_at(input, rows, dropout), masked(tokens), masked(input),
+                       masked(weight));
 }
 
 train::Loss MaskedSpectrumTask::forward(std::int64_t step)
 {
     const auto epoch = static_cast<std::uint32_t>(loader_.sampler().epoch(step));
-    const nn::Dropout dropout(seed_, static_cast<std::uint32_t>(step), batch_.object_ids);
-    const auto sums = sums_of(batch_, epoch, config_.model.dropout > 0 ? &dropout : nullptr);
+    dropout_.emplace(seed_, static_cast<std::uint32_t>(step), batch_.object_ids);
+    const auto sums = sums_of(batch_, epoch, config_.model.dropout > 0 ? &*dropout_ : nullptr);
     const auto loss = masked_spectrum_loss(ranks_, sums, masked_ratio(config_.loss_ratio));
     return {loss.share, {{"masked_values", loss.count}}};
 }

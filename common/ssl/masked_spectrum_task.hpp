@@ -60,7 +60,7 @@ public:
     std::map<std::string, std::string> model_metadata() const override;
 
 private:
-    // Tokens of a batch with the prediction of the masked ones, as the two sums of the loss.
+    // The masked tokens of a batch and their prediction, as the two sums of the loss.
     MaskedSums sums_of(const data::Batch& batch, std::optional<std::uint32_t> epoch,
                        const nn::Dropout* dropout = nullptr);
 
@@ -72,6 +72,7 @@ private:
     data::Loader loader_;
     nn::SpecFormer model_{nullptr};
     data::Batch batch_;
+    std::optional<nn::Dropout> dropout_{};  // of the step; the backward pass may draw from it again
 };
 
 }  // namespace astroclip::ssl

@@ -16,22 +16,12 @@
 #include "core/interrupt.hpp"
 #include "core/log.hpp"
 #include "train/checkpoint.hpp"
-#include "train/gradient_sync.hpp"
 #include "train/meters.hpp"
-#include "train/optimizer.hpp"
 #include "train/precision.hpp"
+#include "train/step.hpp"
 
 namespace astroclip::train {
 namespace {
-
-std::vector<at::Tensor> tensors_of(const std::vector<Parameter>& parameters)
-{
-    std::vector<at::Tensor> tensors;
-    for (const auto& parameter : parameters) {
-        tensors.push_back(parameter.tensor);
-    }
-    return tensors;
-}
 
 std::string hash_of(const std::vector<Parameter>& parameters)
 {
@@ -59,9 +49,7 @@ public:
         : task_(task),
           config_(config),
           around_(around),
-          parameters_(task.parameters()),
-          optimizer_(parameters_, {config.beta1, config.beta2, config.eps}),
-          sync_(tensors_of(parameters_), around.ranks, config.bucket_bytes),
+          training_step_(task, config, around.ranks),
           checkpoints_(around.world, around.output.path() + "/checkpoints",
                        around.output.request().configuration_digest, config.keep_checkpoints)
     {
@@ -95,11 +83,10 @@ private:
         task_.fetch();
         own.data_wait_s = seconds() - start;
         const auto rates = task_.rates(step_);
-        take_gradients(own);
-        const auto norms = clip_gradients(parameters_, config_.clip_norm);
-        for (const auto& [group, norm] : norms) {
-            own.finite = own.finite && std::isfinite(norm);
-        }
+        auto gradient = training_step_.gradient(task_, step_);
+        own.loss = gradient.loss;
+        own.terms = std::move(gradient.terms);
+        own.finite = gradient.finite;
         own.stop = stop_signalled();
         own.checkpoint_due = time_to_save();
         own.mem_bytes = resident_bytes();
@@ -107,30 +94,15 @@ private:
         const auto report = agree(around_.world, own);
 
         if (report.finite) {
-            optimizer_.step(rates);
+            training_step_.apply(rates);
             task_.after_step(step_);
             bad_in_row_ = 0;
         } else {
             skip(report);
         }
         ++step_;
-        tell(report, rates, norms);
+        tell(report, rates, gradient.norms);
         at_boundary(report);
-    }
-
-    void take_gradients(StepReport& own)
-    {
-        sync_.begin();
-        Loss loss;
-        {
-            const Autocast autocast(config_.precision, around_.ranks.device().type());
-            loss = task_.forward(step_);
-        }
-        loss.share.backward();
-        sync_.finish();
-        own.loss = loss.share.item<double>();
-        own.terms = std::move(loss.terms);
-        own.finite = std::isfinite(own.loss);
     }
 
     // Nothing changes but the counts; too many in a row end the run.
@@ -244,7 +216,7 @@ private:
     // Collective. The parameters of all ranks have the same bits, or the run ends here.
     void check_replicas()
     {
-        const auto hashes = around_.world.all_gather(hash_of(parameters_));
+        const auto hashes = around_.world.all_gather(hash_of(training_step_.parameters()));
         const auto differs =
             std::find_if(hashes.begin(), hashes.end(), [&](const auto& hash) { return hash != hashes[0]; });
         around_.world.on_root([&] {
@@ -269,7 +241,7 @@ private:
             std::isfinite(best_loss_) ? nlohmann::json(best_loss_) : nlohmann::json();
         checkpoints_.save({step_,
                            task_.state(),
-                           optimizer_.state(),
+                           training_step_.optimizer().state(),
                            best_,
                            {{"bad_steps", bad_steps_},
                             {"bad_in_row", bad_in_row_},
@@ -287,7 +259,7 @@ private:
             return;
         }
         task_.load_state(checkpoint->model);
-        optimizer_.load_state(checkpoint->optimizer);
+        training_step_.optimizer().load_state(checkpoint->optimizer);
         best_ = std::move(checkpoint->best);
         step_ = checkpoint->step;
         const auto& state = checkpoint->state;
@@ -326,9 +298,7 @@ private:
     Task& task_;
     const TrainerConfig& config_;
     const Surroundings& around_;
-    std::vector<Parameter> parameters_;
-    AdamW optimizer_;
-    GradientSync sync_;
+    Step training_step_;
     Checkpoints checkpoints_;
 
     std::int64_t step_ = 0;  // steps done

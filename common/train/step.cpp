@@ -1,0 +1,52 @@
+#include "train/step.hpp"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "train/precision.hpp"
+
+namespace astroclip::train {
+namespace {
+
+std::vector<at::Tensor> tensors_of(const std::vector<Parameter>& parameters)
+{
+    std::vector<at::Tensor> tensors;
+    for (const auto& parameter : parameters) {
+        tensors.push_back(parameter.tensor);
+    }
+    return tensors;
+}
+
+}  // namespace
+
+Step::Step(const Task& task, const TrainerConfig& config, comm::Communicator& ranks)
+    : precision_(config.precision),
+      clip_norm_(config.clip_norm),
+      device_(ranks.device().type()),
+      parameters_(task.parameters()),
+      optimizer_(parameters_, {config.beta1, config.beta2, config.eps}),
+      sync_(tensors_of(parameters_), ranks, config.bucket_bytes)
+{
+}
+
+Step::Gradient Step::gradient(Task& task, std::int64_t step)
+{
+    sync_.begin();
+    Loss loss;
+    {
+        const Autocast autocast(precision_, device_);
+        loss = task.forward(step);
+    }
+    loss.share.backward();
+    sync_.finish();
+    Gradient result{.loss = loss.share.item<double>(), .terms = std::move(loss.terms)};
+    result.finite = std::isfinite(result.loss);
+    result.norms = clip_gradients(parameters_, clip_norm_);
+    for (const auto& [group, norm] : result.norms) {
+        result.finite = result.finite && std::isfinite(norm);
+    }
+    return result;
+}
+
+}  // namespace astroclip::train
