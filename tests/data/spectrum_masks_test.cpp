@@ -21,6 +21,17 @@ TEST(SpectrumMasks, BlankTheTokensThatThePublishedCodeBlanks)
     }
 }
 
+TEST(SpectrumMasks, NameTheRowsThatTheyBlank)
+{
+    const std::vector<std::int64_t> ids{3, 4, 5};
+    const auto starts = mask_starts(ids, 60, 1, 0, {.chunks = 2, .width = 7});
+    const auto masked = mask_tokens(at::ones({3, 60, 4}), starts, 7).flatten(0, 1);
+    const auto rows = masked_rows(starts, 7, 60);
+    ASSERT_EQ(rows.numel(), 3 * 2 * 7);
+    EXPECT_EQ(masked.index_select(0, rows).sum().item<double>(), 0);
+    EXPECT_EQ(masked.sum().item<double>(), 4 * (3 * 60 - rows.numel()));
+}
+
 TEST(SpectrumMasks, HideThreeHundredTokensOfADesiSpectrumOnePerChunk)
 {
     std::vector<std::int64_t> ids(500);

@@ -99,6 +99,60 @@ TEST(SpecFormer, TrainsAsThePublishedCode)
     }
 }
 
+// Values and gradients of reconstruct_at against those of reconstruct. Float32 sums in another order: 1e-5.
+void expect_chosen_tokens_alike(const SpecFormerConfig& config)
+{
+    SpecFormer model(config);
+    test::fill_module(*model);
+    const auto tokens = data::spectrum_tokens(test::check_spectra(400));
+    const auto rows = at::tensor({3, 4, 5, 20, 38, 39 + 0, 39 + 7, 39 + 8, 39 + 9, 39 + 30}, at::kLong);
+    const auto weight = test::fill_tensor(9, {2, 5, 22});
+
+    const auto all = token_rows(model->reconstruct(tokens), rows);
+    (all * weight).sum().backward();
+    std::vector<at::Tensor> expected;
+    for (auto parameter : model->parameters()) {
+        expected.push_back(parameter.grad().clone());
+        parameter.mutable_grad().reset();
+    }
+    const auto chosen = model->reconstruct_at(tokens, rows);
+    EXPECT_TRUE(chosen.allclose(all, 1e-5, 1e-5));
+    (chosen * weight).sum().backward();
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+        EXPECT_LT((model->parameters()[i].grad() - expected[i]).norm().item<double>(),
+                  1e-5 * expected[i].norm().item<double>() + 1e-6)
+            << model->named_parameters().pairs()[i].first;
+    }
+}
+
+TEST(SpecFormer, ReconstructsChosenTokensAsItReconstructsAll)
+{
+    expect_chosen_tokens_alike({.width = 48, .layers = 2, .heads = 3, .max_tokens = 64});
+    expect_chosen_tokens_alike({.width = 48, .layers = 2, .heads = 3, .max_tokens = 64, .causal = true});
+}
+
+TEST(SpecFormer, GivesTheSameBitsWhenActivationsAreRecomputed)
+{
+    const auto tokens = data::spectrum_tokens(test::check_spectra(400));
+    const auto rows = at::tensor({3, 4, 39 + 3, 39 + 4}, at::kLong);
+    const Dropout dropout(1, 2, {100, 200});
+    std::vector<at::Tensor> results[2];
+    for (const bool recompute : {false, true}) {
+        SpecFormer model(SpecFormerConfig{
+            .width = 48, .layers = 3, .heads = 3, .max_tokens = 64, .dropout = 0.1, .recompute = recompute});
+        test::fill_module(*model);
+        auto& found = results[recompute ? 1 : 0];
+        found.push_back(model->reconstruct_at(tokens, rows, &dropout).square().sum());
+        found.back().backward();
+        for (const auto& parameter : model->parameters()) {
+            found.push_back(parameter.grad());
+        }
+    }
+    for (std::size_t i = 0; i < results[0].size(); ++i) {
+        EXPECT_TRUE(results[0][i].equal(results[1][i])) << i;
+    }
+}
+
 TEST(SpecFormer, RefusesMoreTokensThanItHasPositionsFor)
 {
     EXPECT_THROW(tiny()->forward(at::zeros({1, 65, 22})), DataError);
