@@ -340,7 +340,9 @@ void time_steps(const Options& o, int threads)
     }
     std::sort(times.begin(), times.end());
     const auto median = times[times.size() / 2];
+    if (!world.is_root()) return;
     std::cout << nlohmann::json{{"step", o.step.front()},
+                                {"ranks", world.size()},
                                 {"batch", o.batch},
                                 {"threads", threads},
                                 {"dtype", o.dtype},

@@ -310,7 +310,7 @@ private:
 
 struct Described {
     at::Tensor vectors;            // [n, width]
-    std::vector<double> redshift;  // n; NaN where it is not known for sure
+    std::vector<double> redshift;  // n; NaN where it is not known for sure, and of quasars and stars
 };
 
 Described describe_all(const data::Galaxies& galaxies, const std::vector<std::int64_t>& numbers,
@@ -323,10 +323,13 @@ Described describe_all(const data::Galaxies& galaxies, const std::vector<std::in
         vectors.push_back(embedder.embed_spectra(tokens).narrow(0, 0, batch.size()).clone());
     });
     Described described{at::cat(vectors), {}};
-    const auto redshift = galaxies.column("redshift"), warning = galaxies.column("zwarn");
+    const auto redshift = galaxies.column("redshift"), warning = galaxies.column("zwarn"),
+               type = galaxies.column("spectype");
     for (const auto number : numbers) {
         const auto n = static_cast<std::size_t>(number);
-        described.redshift.push_back(warning[n] == 0 ? redshift[n] : std::nan(""));
+        const bool sure = warning[n] == 0 || warning[n] == -1;  // -1: a survey without such warnings
+        const bool galaxy = type[n] == store::spectype::galaxy || type[n] == store::spectype::none;
+        described.redshift.push_back(sure && galaxy ? redshift[n] : std::nan(""));
     }
     return described;
 }
