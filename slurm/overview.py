@@ -37,9 +37,10 @@ def ask_queue(ledger):
 
 def find_job(task, entry, jobs):
     """(id, Slurm's state, its reason) of the task's last job, or three times None."""
-    for job, (state, reason, token) in jobs.items():
-        same = entry.get("token") == token and job.partition("_")[2] == shard_of(task)
-        if job == entry.get("job") or (entry.get("token") and same):
+    token = entry.get("token", "")
+    for job, (state, reason, comment) in jobs.items():
+        same = token and token == comment and job.partition("_")[2] == shard_of(task)
+        if same or (job == entry.get("job") and not slurm_queue.is_of_another(token, comment)):
             return job, state, reason
     return None, None, None
 
@@ -51,6 +52,12 @@ def state_from_attempts(attempts):
     if code is None:
         return "lost"
     return {0: "complete", AGAIN: "stopped"}.get(code, "failed")
+
+
+def waiting_for(reason):
+    if slurm_queue.is_held(reason):
+        return "Slurm could not start its job and holds it (a drained node? sinfo -R); submit releases it"
+    return "" if reason in (None, "None", "Dependency") else f"waits: {reason}"
 
 
 class View:
@@ -107,7 +114,7 @@ class View:
             how = ENDED_BY.get(slurm, "killed, a hard time limit, or a job that Slurm has lost")
             return f"ended without a word: {how}; submit goes on from its last checkpoint or part"
         return {"cancelled": "its job was cancelled; submit goes on", "unknown": "Slurm does not answer",
-                "queued": "" if reason in (None, "None", "Dependency") else f"waits: {reason}"}.get(state, "")
+                "queued": waiting_for(reason)}.get(state, "")
 
     def task_row(self, stage, task, entry):
         attempts = self.run.attempts(task)

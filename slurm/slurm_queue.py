@@ -17,6 +17,11 @@ ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEM
          "REVOKED"}
 
 
+TOKEN = re.compile(r"[0-9T:Z-]+-[0-9a-f]{8}/[a-z-]+")  # of submit's jobs, in their comment
+# Slurm holds a job that it could not start on a node; a hold that a person has put on has other reasons.
+FAILED_LAUNCH = re.compile("launch.failed.requeued.held")
+
+
 class QueueSilent(WorkflowError):
     """Slurm did not answer: nothing is known of the jobs."""
 
@@ -68,6 +73,11 @@ def jobs():
 
 def is_alive(state):
     return state not in ENDED
+
+
+def is_held(reason):
+    """Whether Slurm holds a job because its launch failed."""
+    return bool(FAILED_LAUNCH.match(reason or ""))
 
 
 def resource_options(stage, config):
@@ -127,6 +137,16 @@ def submit(command, token):
         if attempt < TRIES:
             pause(problem or f"no job id in {output!r}")
     raise WorkflowError(f"sbatch failed {TRIES} times: {problem or 'no job id in ' + repr(output)}", PEER_LOST)
+
+
+def release(job):
+    """Lets a job that Slurm holds try again; what went wrong, or None."""
+    return try_once(["scontrol", "release", job])[1]
+
+
+def is_of_another(token, comment):
+    """Whether a job's comment is the token of another submission: Slurm gives a number again when it has lost its state."""
+    return comment != token and bool(TOKEN.fullmatch(comment))
 
 
 def environment(submission):

@@ -78,12 +78,16 @@ class Cluster:
     def controller_answers(self):
         return call("timeout", 5, "squeue", "--noheader", expect=None).returncode == 0
 
+    def resume(self):
+        """All nodes up, those that died or were drained too."""
+        for node in (1, 2):
+            self.do("boot", node)
+
     def recover(self):
         """All nodes up, no job left."""
         if not self.controller_answers():
             self.do("start-controller")
-        for node in (1, 2):
-            self.do("boot", node)
+        self.resume()
         call("scancel", "--user=root", expect=None)
         wait_for("nodes to be idle", lambda: call("sinfo", "-h", "-N", "-p", "main", "-o", "%T").stdout.split() == ["idle"] * 2)
 

@@ -59,8 +59,8 @@ while [[ $1 != */astroclip-* ]]; do shift; done
 trap 'kill -USR2 $pid' USR2
 wait $pid; code=$?; [ $code -le 128 ] || { wait $pid; code=$?; }; exit $code
 """
-# Jobs, and the tasks of arrays, are files QUEUE/jobs/ID with "STATE TOKEN DEPENDENCY". Calls that $QUEUE/fail names ("3 4")
-# fail; those that $QUEUE/mute names do what they should, and then fail.
+# Jobs, and the tasks of arrays, are files QUEUE/jobs/ID with "STATE TOKEN DEPENDENCY"; they wait for what QUEUE/reason says.
+# Calls that $QUEUE/fail names ("3 4") fail; those that $QUEUE/mute names do what they should, and then fail.
 FAKE_SLURM = r"""#!/bin/bash
 mkdir -p "$QUEUE/jobs"
 call=$(($(cat "$QUEUE/calls" 2>/dev/null || echo 0) + 1)); echo $call >"$QUEUE/calls"
@@ -81,11 +81,15 @@ case ${0##*/} in
         listed mute && exit 1
         echo "$id" ;;
     squeue)
-        for job in "$QUEUE"/jobs/*; do [ -e "$job" ] && read -r state token after <"$job" && echo "${job##*/}|$state|None|$token"; done
+        for job in "$QUEUE"/jobs/*; do
+            [ -e "$job" ] && read -r state token after <"$job" || continue
+            echo "${job##*/}|$state|$(cat "$QUEUE/reason" 2>/dev/null || echo None)|$token"
+        done
         ! listed mute ;;
     scancel) for job in "$@"; do read -r _ rest <"$QUEUE/jobs/$job"; echo "CANCELLED $rest" >"$QUEUE/jobs/$job"; done
         echo "$*" >>"$QUEUE/cancelled" ;;
     scontrol) [ "$1" != update ] || { job=${2#*=}; read -r state token _ <"$QUEUE/jobs/$job"; echo "$state $token ${3#*=}" >"$QUEUE/jobs/$job"; exit; }
+        [ "$1" != release ] || { echo "$2" >>"$QUEUE/released"; exit; }
         echo "$*" >>"$QUEUE/requeued"; exit 1 ;;
 esac
 """
@@ -413,6 +417,25 @@ class Slurm(Driver):
         self.submit("--until", "pretrain-image")
         self.assertEqual(self.submitted()[3:], ["pretrain-image"])
         self.assertNotIn("afterok", (self.queue / "submitted").read_text().splitlines()[3])
+
+    def test_a_number_that_slurm_gave_again_to_a_job_of_another_run_is_not_taken_for_ours(self):
+        self.submit("--until", "match")
+        token = "2026-01-01T00:00:00Z-0123abcd/align"
+        for number in (101, 102, 103):  # the controller lost its state, and counts anew
+            (self.queue / f"jobs/{number}").write_text(f"RUNNING {token} -\n")
+        self.assertEqual((self.states()["ingest-images"], self.states()["match"]), ("lost", "blocked"))
+        self.submit("--until", "match")
+        self.assertEqual(len(self.submitted()), 6)
+
+    def test_jobs_that_slurm_holds_since_their_launch_failed_are_released(self):
+        self.submit("--until", "match")
+        (self.queue / "reason").write_text("JobHeldUser\n")
+        self.submit("--until", "match")
+        self.assertFalse((self.queue / "released").exists(), "a hold of the user's own")
+        (self.queue / "reason").write_text("launch failed requeued held\n")
+        self.assertIn("submit releases it", self.call("status", self.run_folder).stdout)
+        self.submit("--until", "match")
+        self.assertEqual((self.queue / "released").read_text().split(), ["101", "102", "103"])
 
     def test_no_stage_is_lost_or_submitted_twice_whichever_call_fails(self):
         for way in ("fail", "mute"):
