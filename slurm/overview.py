@@ -190,9 +190,14 @@ def table(found):
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     text = ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths)).rstrip() for line in lines]
     for row in found:
-        told = [one for one in row.get("tasks", ()) if one["message"]] or [row] * bool(row["message"])
+        told = [one for one in row.get("tasks", ()) if says_more(one)] or [row] * says_more(row)
         for one in told:
-            text.append(f"{one.get('task', row['stage'])}: {one['message']}")
+            text.append(f"{one.get('task', row['stage'])}: {one['message'] or one['state']}")
             if one["log"] and one["state"] not in ("complete", "queued"):
                 text.append(f"  log: {one['log']}")
     return "\n".join(text)
+
+
+def says_more(row):
+    """Whether a stage, or a task of it, has something to say below the table: a message, or where its log grows."""
+    return bool(row["message"]) or row["state"] == "running"

@@ -138,18 +138,21 @@ def one_after_another(lab):
 
 @experiment()
 def srun(lab):
-    """The same with srun as the launcher, ranks bound to cores."""
-    reference = lab.reference(2)
+    """The same with srun as the launcher, ranks bound to cores; a training is stopped by USR2 and goes on."""
+    reference, stage = lab.reference(2), "pretrain-spectrum"
     run = lab.fresh(*TWO_RANKS, "run.launcher=srun", "run.binding=core")
     run.submit()
     run.wait()
     check_same(run, reference)
+    run = on_stage(lab, stage, "run.launcher=srun")
+    ended = requeues(run, stage, (7,))
+    check_same(run, reference, [stage])
     program = pipeline.BIN / "astroclip-match"
     environment = {**os.environ, "SLURM_PMIX_FENCE": "tree"}
     failed = sum(subprocess.run(["srun", "-N2", "-n4", "--mpi=pmix", program, "--version"], env=environment, check=False,
                                 stdin=subprocess.DEVNULL, capture_output=True).returncode != 0 for _ in range(100))
     check(failed == 0, f"{failed} of 100 starts failed")
-    return "9 of 9 stages bit-identical to mpirun; 0 of 100 further starts of 4 ranks failed"
+    return f"9 of 9 stages bit-identical to mpirun, a requeue ({ended}) too; 0 of 100 further starts of 4 ranks failed"
 
 
 @experiment(short=True)

@@ -352,6 +352,7 @@ class Local(Driver):
             first.wait(timeout=20)
         self.assertGreater(shown.count("\nmatch "), 1)
         self.assertRegex(shown, r"match +running .*w 1/9 steps \(11 %\)")
+        self.assertRegex(shown, rf"\nmatch: running\n  log: {self.run_folder}/logs/match-local-\d+.log\n")
         self.assertRegex(shown.rsplit("ingest-images", 1)[1], r"match +stopped")
 
     def test_dry_run_prints_the_commands_and_writes_nothing(self):
