@@ -33,10 +33,17 @@ def seconds(name, default):
     return float(os.environ.get(name, default))
 
 
+def outside():
+    """Our environment without what Slurm says of a job that we are called in: sbatch would hand it on to the new job."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return dict(os.environ)
+    return {key: value for key, value in os.environ.items() if not key.startswith("SLURM_") or key == "SLURM_CONF"}
+
+
 def try_once(command):
     """(stdout, None) or (None, what went wrong)."""
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=outside(),
                               timeout=seconds("ASTROCLIP_SLURM_TIMEOUT_S", 30))
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, str(error)

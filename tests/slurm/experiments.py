@@ -224,8 +224,17 @@ def time_limit(lab):
         return "; ".join(one.result() for one in found)
 
 
+def begins_again(job, restarts):
+    """Waits until the job has been requeued once more and runs."""
+    def runs():
+        hurry(job)
+        facts = job_facts(job)
+        return int(facts["Restarts"]) > restarts and facts["JobState"] != "PENDING"
+    wait_for(f"restart {restarts + 1} of job {job}", runs, 120)
+
+
 def requeue(run, stage, ranks, step, how):
-    """Stops the training once it has passed `step`: by USR2, or at once by Slurm. Returns when the job waits again."""
+    """Stops the training once it has passed `step`: by USR2, or at once by Slurm. Returns when it runs again."""
     job = run.job(stage)
     restarts = int(job_facts(job)["Restarts"])
     pids = run.freeze(stage, ranks, lambda: run.steps_done(stage) >= step)
@@ -235,8 +244,7 @@ def requeue(run, stage, ranks, step, how):
     else:
         call("scontrol", "requeue", job)
     send(pids, signal.SIGCONT)
-    wait_for("requeue", lambda: int(job_facts(job)["Restarts"]) > restarts)
-    hurry(job)
+    begins_again(job, restarts)
 
 
 def requeues(run, stage, steps):
@@ -284,8 +292,7 @@ def fruitless_requeues(lab):
     for number in range(3):
         run.freeze(stage, 2)  # before it has begun
         call("scontrol", "requeue", job)
-        wait_for("requeue", lambda n=number: int(job_facts(job)["Restarts"]) > n)
-        hurry(job)
+        begins_again(job, number)
     run.wait(stage, expect="failed")
     row = run.status()[stage]
     check("without getting further" in row["message"], row["message"])

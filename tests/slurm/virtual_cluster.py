@@ -33,7 +33,7 @@ def check(condition, text):
         raise Failed(text)
 
 
-def wait_for(what, condition, seconds=60.0):
+def wait_for(what, condition, seconds=120.0):
     """Polls until `condition` returns something true, which is returned."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -124,12 +124,20 @@ def send(pids, number):
             os.kill(pid, number)
 
 
-def has_pending_usr2(pid):
+def process_status(pid):
+    """What the kernel says of a process; "" of one that is gone."""
     try:
-        text = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+        return pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:
-        return False
-    return any(int(mask, 16) & USR2_PENDING for mask in re.findall(r"(?:ShdPnd|SigPnd):\s*([0-9a-f]+)", text))
+        return ""
+
+
+def is_stopped(pid):
+    return "\nState:\tT" in process_status(pid)
+
+
+def has_pending_usr2(pid):
+    return any(int(mask, 16) & USR2_PENDING for mask in re.findall(r"(?:ShdPnd|SigPnd):\s*([0-9a-f]+)", process_status(pid)))
 
 
 class Workflow:
@@ -137,8 +145,9 @@ class Workflow:
 
     def __init__(self, work, name, settings=(), config=pipeline.CONFIG):
         self.work, self.path, self.config = work, work / name, config
-        self.settings = [f"ingest-images.input={work}/survey/images", f"ingest-spectra.input={work}/survey/spectra",
-                         f"evaluate.labels={work}/survey/truth.fits", *settings]
+        # Ranks that an experiment stops for a while have not lost one another.
+        self.settings = ["run.hang-timeout=600", f"ingest-images.input={work}/survey/images",
+                         f"ingest-spectra.input={work}/survey/spectra", f"evaluate.labels={work}/survey/truth.fits", *settings]
 
     def submit(self, *arguments, expect=0, environment=None):
         words = [word for setting in self.settings for word in ("--set", setting)]
@@ -206,15 +215,15 @@ class Workflow:
     def parts_done(self, stage):
         return len(list(self.output(stage).glob("part-*.json")))
 
-    def freeze(self, stage, ranks, ready=lambda: True, shard=None, seconds=60.0):
+    def freeze(self, stage, ranks, ready=lambda: True, shard=None, seconds=120.0):
         """Stops all ranks of a stage in their tracks when `ready`; their process ids."""
-        def started():
+        def standing():
             pids = processes(stage, self.path, shard)
-            return pids if len(pids) >= ranks else []
-        pids = wait_for(f"{stage} running", started, seconds)
-        wait_for(f"{stage} in the middle", ready, seconds)
-        send(pids, signal.SIGSTOP)
-        return pids
+            these = len(pids) == ranks  # neither is one still to come, nor one of an earlier attempt about to go
+            send(pids, signal.SIGSTOP if these else signal.SIGCONT)
+            return these and all(map(is_stopped, pids)) and pids
+        wait_for(f"{stage} in the middle", lambda: processes(stage, self.path, shard) and ready(), seconds)
+        return wait_for(f"{stage} at a standstill", standing, seconds)
 
 
 @contextlib.contextmanager

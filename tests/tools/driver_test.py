@@ -68,6 +68,7 @@ listed() { grep -qw $call "$QUEUE/$1" 2>/dev/null; }
 listed fail && { echo "Unable to contact slurm controller" >&2; exit 1; }
 case ${0##*/} in
     sbatch)
+        env | grep ^SLURM_ >"$QUEUE/handed-on"
         after=- array=''
         for word in "$@"; do
             case $word in --comment=*) token=${word#*=} ;; --dependency=*) after=${word#*=} ;; --array=*) array=${word#*=} ;; esac
@@ -381,6 +382,11 @@ class Slurm(Driver):
         self.submit("--from", "align", expect=73)
         self.submit("--set", "align.steps=5", expect=73)
         self.local(expect=73)
+
+    def test_a_job_inherits_nothing_of_the_job_in_which_submit_was_called(self):
+        self.environment.update(SLURM_JOB_ID="7", SLURM_NTASKS="9", SLURM_MEM_PER_NODE="100", SLURM_CONF="/etc/slurm/slurm.conf")
+        self.submit("--only", "ingest-images")
+        self.assertEqual((self.queue / "handed-on").read_text(), "SLURM_CONF=/etc/slurm/slurm.conf\n")
 
     def test_runs_to_the_end_and_then_has_nothing_to_do(self):
         self.submit()
