@@ -102,8 +102,8 @@ def hurry(job, done=set()):  # pylint: disable=dangerous-default-value
     slurmd still thinks that it was killed."""
     facts = job_facts(job)
     if facts.get("JobState") == "PENDING" and (job, facts["Restarts"]) not in done:
-        done.add((job, facts["Restarts"]))
-        call("scontrol", "update", f"jobid={job}", "StartTime=now+2", expect=None)
+        if call("scontrol", "update", f"jobid={job}", "StartTime=now+2", expect=None).returncode == 0:
+            done.add((job, facts["Restarts"]))
 
 
 def processes(stage, run, shard=None):
