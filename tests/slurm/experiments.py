@@ -109,12 +109,13 @@ def workflow(lab):
 
 @experiment()
 def demo(lab):
-    """The same with configs/demo.cfg, a fifth of its galaxies and steps, on 2 nodes of 2 ranks and by `--local` with 4 ranks."""
+    """The same with configs/demo.cfg, a fifth of its galaxies and steps, on 2 nodes of 2 ranks and by `--local` with 4 ranks,
+    among which its groups of 32 images must be shared out as 16."""
     survey = lab.survey("demo-survey", "--galaxies", "400", config=DEMO)
     fifth = [f"{stage}.{key}={steps}" for stage, steps in (("pretrain-image", 30), ("pretrain-spectrum", 60), ("align", 90))
              for key in ("steps", "schedule-steps")]
     settings = [f"ingest-images.input={survey}/images", f"ingest-spectra.input={survey}/spectra", f"evaluate.labels={survey}/truth.fits",
-                *fifth]
+                "pretrain-image.group-size=16", *fifth]
     reference = Workflow(lab.work, "demo-reference", [*settings, "run.ranks=4"], config=DEMO)
     reference.local()
     return in_jobs(lab, lab.fresh(*settings, "run.slurm-nodes=2", "run.slurm-ntasks-per-node=2", config=DEMO), reference)
