@@ -18,8 +18,9 @@ from workflow import (AGAIN, BUG, IO_ERROR, MEANING, PEER_LOST, Config, Run, Wor
                       stage_named, task_name, utc_now)
 
 MAX_FRUITLESS = 2   # repetitions, one after the other, that got no further than the attempts before them
-# mpirun, srun or the stage itself died of a signal (128 + n), was terminated (1), or lost a node (205).
-DIED = {1, 129, 130, 134, 135, 137, 139, 140, 141, 143, 205}
+# mpirun, srun or the stage itself died of a signal (128 + n), was terminated (1), lost a node (205), or could not start the
+# ranks, which srun ends with 0.
+DIED = {0, 1, 129, 130, 134, 135, 137, 139, 140, 141, 143, 205}
 KILLED = 137
 LOST = "ended without a word: killed, or its node was lost"
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 
-from virtual_cluster import (ROOT, STAGES, Workflow, call, check, has_pending_usr2, hurry, job_facts, pipeline, processes,
+from virtual_cluster import (ROOT, STAGES, Workflow, call, check, has_pending_usr2, job_facts, pipeline, processes,
                              programs_in_path, send, wait_for)
 
 TRAININGS = pipeline.TRAININGS
@@ -225,10 +225,10 @@ def time_limit(lab):
         return "; ".join(one.result() for one in found)
 
 
-def begins_again(job, restarts):
+def begins_again(run, job, restarts):
     """Waits until the job has been requeued once more and runs."""
     def runs():
-        hurry(job)
+        run.hurry(job)
         facts = job_facts(job)
         return int(facts["Restarts"]) > restarts and facts["JobState"] != "PENDING"
     wait_for(f"restart {restarts + 1} of job {job}", runs, 120)
@@ -245,7 +245,7 @@ def requeue(run, stage, ranks, step, how):
     else:
         call("scontrol", "requeue", job)
     send(pids, signal.SIGCONT)
-    begins_again(job, restarts)
+    begins_again(run, job, restarts)
 
 
 def requeues(run, stage, steps):
@@ -293,7 +293,7 @@ def fruitless_requeues(lab):
     for number in range(3):
         run.freeze(stage, 2)  # before it has begun
         call("scontrol", "requeue", job)
-        begins_again(job, number)
+        begins_again(run, job, number)
     run.wait(stage, expect="failed")
     row = run.status()[stage]
     check("without getting further" in row["message"], row["message"])

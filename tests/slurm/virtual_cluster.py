@@ -97,15 +97,6 @@ def job_facts(job):
     return dict(re.findall(r"(\w+)=(\S*)", call("scontrol", "--oneliner", "show", "job", job, expect=None).stdout))
 
 
-def hurry(job, done=set()):  # pylint: disable=dangerous-default-value
-    """A job that was requeued need not wait for its old credential to expire (10 s), but for the next second: of the same one
-    slurmd still thinks that it was killed."""
-    facts = job_facts(job)
-    if facts.get("JobState") == "PENDING" and (job, facts["Restarts"]) not in done:
-        if call("scontrol", "update", f"jobid={job}", "StartTime=now+2", expect=None).returncode == 0:
-            done.add((job, facts["Restarts"]))
-
-
 def processes(stage, run, shard=None):
     """Process ids of the ranks of a stage, or of one of its shards."""
     wanted = {f"{run}/config.cfg".encode(), *([f"{run}/status/{stage}.{shard}.json".encode()] if shard is not None else [])}
@@ -144,7 +135,7 @@ class Workflow:
     """A run folder on the virtual cluster. `settings`: SECTION.KEY=VALUE."""
 
     def __init__(self, work, name, settings=(), config=pipeline.CONFIG):
-        self.work, self.path, self.config = work, work / name, config
+        self.work, self.path, self.config, self.hurried = work, work / name, config, set()
         # Ranks that an experiment stops for a while have not lost one another.
         self.settings = ["run.hang-timeout=600", f"ingest-images.input={work}/survey/images",
                          f"ingest-spectra.input={work}/survey/spectra", f"evaluate.labels={work}/survey/truth.fits", *settings]
@@ -192,6 +183,15 @@ class Workflow:
             for path in (other.path / "status").glob(f"{stage}.*"):
                 shutil.copy(path, self.path / "status")
 
+    def hurry(self, job):
+        """A job that was requeued need not wait for its old credential to expire (10 s), but for the next second: of the same one
+        slurmd still thinks that it was killed. Steps by srun leave sockets behind for longer."""
+        facts = job_facts(job)
+        if facts.get("JobState") != "PENDING" or (job, facts["Restarts"]) in self.hurried or "run.launcher=srun" in self.settings:
+            return
+        if call("scontrol", "update", f"jobid={job}", "StartTime=now+2", expect=None).returncode == 0:
+            self.hurried.add((job, facts["Restarts"]))
+
     def wait(self, stage="evaluate", seconds=300.0, expect="complete"):
         """Until the stage is as expected; what is requeued on the way begins at once."""
         def reached():
@@ -199,7 +199,7 @@ class Workflow:
             for row in rows.values():
                 for one in row.get("tasks", [row]):
                     if one["state"] == "queued" and one["attempts"]:
-                        hurry(one["job"])
+                        self.hurry(one["job"])
             over = rows[stage]["state"] not in ("queued", "running", "unknown")
             return over and rows[stage]["state"]
         found = wait_for(f"end of {stage}", reached, seconds)

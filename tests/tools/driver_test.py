@@ -201,7 +201,7 @@ class Local(Driver):
         self.assertEqual((self.run_folder / "aligned" / "manifest.json").read_text(), manifest)
 
     def test_repeats_io_errors_and_lost_ranks_twice_and_no_more(self):
-        for word, tries, code in (("74 ok", 2, 0), ("69 69 ok", 3, 0), ("74 69 74 ok", 3, 74), ("silent:137 ok", 2, 0)):
+        for word, tries, code in (("74 ok", 2, 0), ("69 69 ok", 3, 0), ("74 69 74 ok", 3, 74), ("silent:137 ok", 2, 0), ("silent:0 ok", 2, 0)):
             with self.subTest(word):
                 (self.plan / "match").write_text(word + "\n")
                 self.forget_starts()
