@@ -17,7 +17,7 @@ load_site() {
 prepare_environment() {
     if [ -n "${SLURM_JOB_ID:-}" ]; then
         # The variables reach the other nodes. With its default fence srun's start by PMIx fails in about 1 of 100 cases.
-        export SLURM_EXPORT_ENV=ALL SLURM_PMIX_FENCE=${SLURM_PMIX_FENCE:-tree}
+        export SLURM_EXPORT_ENV=ALL SLURM_PMIX_FENCE=${SLURM_PMIX_FENCE:-ring}
         [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
     else
         # Ranks may outnumber the cores here: one that waits must not starve the one that it waits for.

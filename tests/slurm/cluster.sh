@@ -202,7 +202,7 @@ EOF
         [[ $setting == PartitionName=* ]] || sed -i "/^${setting%%=*}=/d" "$conf"
         echo "$setting" >>"$conf"
     done
-    echo 'PMIxCollFence=tree' >"$dir/mpi.conf"   # with the default about 1 of 100 starts by srun crashes in MPI_Init
+    echo 'PMIxCollFence=ring' >"$dir/mpi.conf"   # with the default about 1 of 100 starts by srun crashes in MPI_Init
     if [ "$gpus" != 0 ]; then
         for ((k = 0; k < gpus; k++)); do mknod "$dir/run/gpu$k" c 1 3; done
         printf '%s\n' AutoDetect=off \

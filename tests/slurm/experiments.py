@@ -149,7 +149,7 @@ def srun(lab):
     ended = requeues(run, stage, (7,))
     check_same(run, reference, [stage])
     program = pipeline.BIN / "astroclip-match"
-    environment = {**os.environ, "SLURM_PMIX_FENCE": "tree"}
+    environment = {**os.environ, "SLURM_PMIX_FENCE": "ring"}
     failed = sum(subprocess.run(["srun", "-N2", "-n4", "--mpi=pmix", program, "--version"], env=environment, check=False,
                                 stdin=subprocess.DEVNULL, capture_output=True).returncode != 0 for _ in range(100))
     check(failed == 0, f"{failed} of 100 starts failed")
