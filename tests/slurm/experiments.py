@@ -478,7 +478,7 @@ def two_submits_often(lab):
     return two_submits(lab, 10)
 
 
-@experiment(short=True)
+@experiment()
 def silent_queue(lab):
     """squeue hangs, then fails: status says unknown in bounded time, submit submits nothing."""
     lab.reference(2)
