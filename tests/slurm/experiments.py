@@ -385,7 +385,7 @@ def failing_stage(lab):
     damaged = lab.survey("damaged", "--truncated-files", "0.5")
     run = lab.fresh(*TWO_RANKS, f"ingest-spectra.input={damaged}/spectra", "ingest-spectra.max-reject-fraction=0")
     run.submit()
-    wait_for("an end", lambda: not {"queued", "running"} & set(run.states().values()))
+    wait_for("an end", lambda: not {"queued", "running"} & set(run.states().values()), every=0.5)
     rows = run.status()
     states = {stage: row["state"] for stage, row in rows.items()}
     check(states["ingest-spectra"] == "failed" and states["ingest-images"] == "complete", str(states))
@@ -404,7 +404,7 @@ def settled(run, seconds=300):
         if not {"running", "unknown"} & states and any("submit releases it" in row["message"] for row in rows.values()):
             return "held"
         return not {"queued", "running", "unknown"} & states and rows["evaluate"]["state"]
-    return wait_for("an end", found, seconds)
+    return wait_for("an end", found, seconds, every=0.5)
 
 
 @experiment()

@@ -33,12 +33,13 @@ def check(condition, text):
         raise Failed(text)
 
 
-def wait_for(what, condition, seconds=120.0):
-    """Polls until `condition` returns something true, which is returned."""
+def wait_for(what, condition, seconds=120.0, every=0.01):
+    """Polls until `condition` returns something true, which is returned. Where it asks slurm/status, `every` leaves the cores
+    to what is waited for."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         check(time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s")
-        time.sleep(0.01)
+        time.sleep(every)
     return found
 
 
@@ -202,7 +203,7 @@ class Workflow:
                         self.hurry(one["job"])
             over = rows[stage]["state"] not in ("queued", "running", "unknown")
             return over and rows[stage]["state"]
-        found = wait_for(f"end of {stage}", reached, seconds)
+        found = wait_for(f"end of {stage}", reached, seconds, every=0.5)
         check(found == expect, f"{stage} is {found}, not {expect}:\n{self.table()}{self.log_tail(stage)}")
 
     def log_tail(self, stage):
