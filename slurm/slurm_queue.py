@@ -15,8 +15,6 @@ from workflow import HOME, PEER_LOST, SLURM_KEYS, WorkflowError
 TRIES = 3
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "PREEMPTED",
          "REVOKED"}
-
-
 TOKEN = re.compile(r"[0-9T:Z-]+-[0-9a-f]{8}/[a-z-]+")  # of submit's jobs, in their comment
 # Slurm holds a job that it could not start on a node; a hold that a person has put on has other reasons.
 FAILED_LAUNCH = re.compile("launch.failed.requeued.held")
