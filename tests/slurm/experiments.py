@@ -396,6 +396,23 @@ def failing_stage(lab):
     return f"7 of 7 children blocked; status: {rows['ingest-spectra']['message'][:110]!r}..."
 
 
+@experiment()
+def held(lab):
+    """Slurm cannot start jobs on its nodes and holds them: status says so, and once that is mended submit goes on."""
+    reference = lab.reference(2)
+    run = lab.fresh(*TWO_RANKS)
+    lab.cluster.broken.touch()
+    run.submit("--until", "match")
+    wait_for("jobs on hold", lambda: "submit releases it" in run.table(), every=0.5)
+    told = re.search(r"ingest-[a-z]+: (Slurm could.*)", run.table()).group(0)
+    lab.cluster.broken.unlink()
+    lab.cluster.resume()
+    run.submit("--until", "match")
+    run.wait("match")
+    check_same(run, reference, before("pretrain-image"))
+    return f"{told!r}; released by submit, bit-identical"
+
+
 def settled(run, seconds=300):
     """Waits until nothing runs and nothing waits but for `submit`; what evaluate is then, or "held"."""
     def found():

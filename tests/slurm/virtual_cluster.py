@@ -52,14 +52,22 @@ def call(*command, expect=0, timeout=300, environment=None):
     return done
 
 
+def write_script(path, text):
+    path.write_text(f"#!/bin/bash\n{text}\n", encoding="utf-8")
+    path.chmod(0o755)
+
+
 class Cluster:
-    """Two virtual nodes of four CPUs. What it prints as its environment becomes ours."""
+    """Two virtual nodes of four CPUs. What it prints as its environment becomes ours. While the file `broken` is there, no job
+    can be started."""
 
     def __init__(self, folder):
-        self.folder = folder
+        self.folder, self.broken = folder, folder.with_name("broken")
 
     def __enter__(self):
-        settings = [word for setting in PARTITIONS for word in ("--set", setting)]
+        prolog = self.folder.with_name("prolog")
+        write_script(prolog, f"test ! -e '{self.broken}'")
+        settings = [word for setting in (*PARTITIONS, f"Prolog={prolog}") for word in ("--set", setting)]
         # A node that died is noticed after 5 to 15 s; an idle one is offered at once.
         try:
             text = call(CLUSTER, "up", 2, self.folder, "--cpus", 4, "--set", "SlurmdTimeout=5", *settings).stdout
@@ -86,6 +94,7 @@ class Cluster:
 
     def recover(self):
         """All nodes up, no job left."""
+        self.broken.unlink(missing_ok=True)
         if not self.controller_answers():
             self.do("start-controller")
         self.resume()
@@ -232,8 +241,6 @@ def programs_in_path(folder, **scripts):
     """An environment in which shell scripts stand in for programs."""
     folder.mkdir(exist_ok=True)
     for name, text in scripts.items():
-        path = folder / name
-        path.write_text(f"#!/bin/bash\n{text}\n", encoding="utf-8")
-        path.chmod(0o755)
+        write_script(folder / name, text)
     yield {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
     shutil.rmtree(folder)
