@@ -456,7 +456,7 @@ def controller_restart(lab):
         check(calls < 6, run.table())
     check_same(run, reference)
     ended = {stage: [a.get("exit_code") for a in run.attempts(stage)].count(0) for stage in STAGES}
-    check(min(ended.values()) == 1, str(ended))
+    check(min(ended.values()) >= 1, str(ended))
     again = [stage for stage, times in ended.items() if times > 1]  # Slurm started them anew; they were up to date
     return (f"{forgotten} of 9 jobs forgotten, later {'some' if held_jobs else 'none'} held; complete after {calls} calls of submit "
             f"and a second restart during a training; started once more by Slurm though done: {', '.join(again) or 'none'}")
