@@ -17,11 +17,13 @@ namespace astroclip::ssl {
 enum class Gather { grad, none, full };
 Gather gather_from_name(const std::string& name);  // throws ConfigError
 
+inline constexpr int default_tile = 256;
+
 struct InfoNceConfig {
     std::string gather = "grad";
     double logit_scale = 15.5;  // multiplies the cosines
     bool learn_scale = false;
-    int tile = 1024;  // rows and columns of logits that are in memory at once
+    int tile = default_tile;  // rows and columns of logits that are in memory at once
 };
 void bind(config::Section options, InfoNceConfig& config);
 
@@ -41,12 +43,13 @@ at::Tensor unit_rows(const at::Tensor& x, double eps = unit_eps);
 //
 // Collective, forward and backward; the upstream gradient must be the same on all ranks, and scale <= 100.
 // The tiled form never holds more than tile x tile logits: it keeps the loss of each row and column and
-// computes the logits again in the backward pass. Each rank computes its own rows of S once; the column sums
-// of all ranks are added up, so only the spectra are gathered and only their gradients scattered.
+// computes the logits again in the backward pass. On the CPU it multiplies as tile_products.hpp says. Each
+// rank computes its own rows of S once; the column sums of all ranks are added up, so only the spectra are
+// gathered and only their gradients scattered.
 at::Tensor info_nce(comm::Communicator& ranks, const at::Tensor& image, const at::Tensor& spectrum,
-                    const at::Tensor& scale, Gather gather = Gather::grad, std::int64_t tile = 1024);
+                    const at::Tensor& scale, Gather gather = Gather::grad, std::int64_t tile = default_tile);
 at::Tensor info_nce(comm::Communicator& ranks, const at::Tensor& image, const at::Tensor& spectrum,
-                    double scale = 15.5, Gather gather = Gather::grad, std::int64_t tile = 1024);
+                    double scale = 15.5, Gather gather = Gather::grad, std::int64_t tile = default_tile);
 
 // The same by the formula, with all logits in memory: what the tiled form is tested against.
 at::Tensor info_nce_plain(comm::Communicator& ranks, const at::Tensor& image, const at::Tensor& spectrum,

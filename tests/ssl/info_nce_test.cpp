@@ -130,6 +130,51 @@ TEST(InfoNce, OfManyRanksEqualsThatOfOneWithItsGradients)
     }
 }
 
+// 64 pairs on 1, 2 or 4 ranks, wide enough for products of split factors (tile_products.hpp).
+TEST(InfoNce, OfWideEmbeddingsOfManyRanksEqualsTheExactOneOfOneRank)
+{
+    const auto ranks = test::all_ranks();
+    const auto exact = fill_pairs(64, 256, at::kDouble);
+    for (const double scale : {15.5, 80.0}) {  // 80: exponentials in float64
+        const auto whole = outcome(test::this_rank_alone(), exact, scale, Gather::none, !tiled);
+        for (const auto& [type, tolerance] : precisions) {
+            const Pairs own{ranks.share(exact.image.to(type)), ranks.share(exact.spectrum.to(type))};
+            for (const auto gather : {Gather::grad, Gather::full}) {
+                expect_equal(averaged(ranks, outcome(ranks, own, scale, gather, tiled, 32)), whole,
+                             tolerance);
+            }
+        }
+    }
+}
+
+// Local losses over gathered embeddings, but no gradient through the gathering (open_clip: local_loss without
+// gather_with_grad): the terms in which a row is another rank's negative are missing.
+TEST(InfoNce, WithoutGradientThroughTheGatheringItsGradientIsWrong)
+{
+    const auto ranks = test::all_ranks();
+    const auto pairs = fill_pairs(8, 8, at::kDouble);
+    const auto whole = outcome(test::this_rank_alone(), pairs, 15.5, Gather::none, !tiled);
+    const auto rows = 8 / ranks.size();
+    const auto image = ranks.share(pairs.image).clone().requires_grad_();
+    const auto images = unit_rows(image), spectra = unit_rows(ranks.share(pairs.spectrum));
+    const auto gathered = [&](const at::Tensor& x) {  // the own block keeps its gradient
+        const auto all = ranks.tensors->all_gather(x.detach());
+        const auto first = ranks.rank() * rows, after = first + rows;
+        return at::cat({all.narrow(0, 0, first), x, all.narrow(0, after, all.size(0) - after)});
+    };
+    const auto match = at::arange(rows, at::kLong) + ranks.rank() * rows;
+    const auto loss = 0.5 * (at::cross_entropy_loss(15.5 * images.matmul(gathered(spectra).t()), match) +
+                             at::cross_entropy_loss(15.5 * spectra.matmul(gathered(images).t()), match));
+    loss.backward();
+    const auto ours = ranks.tensors->all_gather(image.grad()) / ranks.size();
+    EXPECT_LT(test::relative_difference(ranks.mean(loss), whole.loss), 1e-10);
+    if (ranks.size() == 1) {
+        EXPECT_LT(test::relative_difference(ours, whole.image), 1e-10);
+    } else {
+        EXPECT_GT(test::relative_difference(ours, whole.image), 0.1);
+    }
+}
+
 TEST(InfoNce, InTilesEqualsThePlainFormOnEveryRank)
 {
     const auto ranks = test::all_ranks();
