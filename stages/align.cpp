@@ -1,9 +1,17 @@
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <filesystem>
+
+#include "core/clock.hpp"
+#include "core/hash.hpp"
+#include "core/log.hpp"
 #include "nn/encoder.hpp"
 #include "ssl/clip_task.hpp"
+#include "ssl/token_cache.hpp"
 #include "stages/compute.hpp"
 #include "stages/training.hpp"
+#include "train/precision.hpp"
 
 // align: pairs/ with both stores, two pretrained encoders -> aligned/.
 namespace astroclip::stage {
@@ -11,6 +19,8 @@ namespace {
 
 struct Options {
     std::string images, spectra, pairs, image_encoder, spectrum_encoder, output;
+    std::string token_cache = "auto";
+    std::int64_t token_cache_part_rows = 512;
     ssl::ClipTaskConfig task;
     train::TrainerConfig trainer{.steps = 10'000, .clip_norm = 1.0, .patience = 10};
 };
@@ -24,7 +34,14 @@ void bind(config::Section options, Options& o)
                 config::runtime_only())
         .option("spectrum-encoder", o.spectrum_encoder, "folder published by pretrain-spectrum",
                 config::runtime_only())
-        .option("output", o.output, "folder of the aligned model to publish", config::runtime_only());
+        .option("output", o.output, "folder of the aligned model to publish", config::runtime_only())
+        .option("token-cache", o.token_cache,
+                "where frozen encoders' tokens are kept, computed once: auto (in the output, if the disk has "
+                "room), "
+                "off, or a folder that several runs may share",
+                config::runtime_only())
+        .option("token-cache-part-rows", o.token_cache_part_rows, "galaxies in a part of the token cache",
+                config::runtime_only(config::at_least(1)));
     ssl::bind(options, o.task);
     train::bind(options, o.trainer);
 }
@@ -40,6 +57,112 @@ nn::AlignedModel first_model(const nn::WeightsFile& image, const nn::WeightsFile
     return model;
 }
 
+// The encoders' tokens, if they are to be cached.
+class Tokens {
+public:
+    Tokens(const Options& o, const ssl::ClipTaskConfig& task, Context& context,
+           const data::Galaxies& galaxies, const nn::AlignedModel& model, at::Device device,
+           nlohmann::json inputs)
+        : o_(o), task_(task), context_(context), galaxies_(galaxies), inputs_(std::move(inputs))
+    {
+        encode_ = [&o, &task, model, device](const data::Batch& batch) {
+            const at::NoGradGuard no_grad;
+            const train::Autocast autocast(o.trainer.precision, device.type());
+            return ssl::encode(model, batch, task.view, task.tokens, device);
+        };
+        inputs_.update(galaxies.content_ids());
+    }
+
+    bool wanted() const { return o_.token_cache != "off" && task_.frozen(); }
+    std::int64_t bytes() const { return ssl::token_cache_bytes(galaxies_, encode_); }
+
+    // Collective. Makes the cache, or what is missing of it, and opens it; null where there is to be none.
+    std::unique_ptr<ssl::TokenCache> prepare(const std::string& output)
+    {
+        if (!task_.frozen() && o_.token_cache != "off" && o_.token_cache != "auto") {
+            throw ConfigError(
+                "'token-cache' needs frozen encoders: image-encoder-rate and spectrum-encoder-rate 0");
+        }
+        const auto path = o_.token_cache == "auto" ? output + "/token-cache" : o_.token_cache;
+        if (!wanted() || !has_room(path, output)) {
+            return nullptr;
+        }
+        const bool made = make(path);
+        std::unique_ptr<ssl::TokenCache> cache;
+        context_.world.together([&] { cache = std::make_unique<ssl::TokenCache>(path, galaxies_, made); });
+        return cache;
+    }
+
+private:
+    // Told by rank 0. A cache that was begun is gone on with; a run that was begun without one goes on
+    // without.
+    bool has_room(const std::string& path, const std::string& output) const
+    {
+        namespace fs = std::filesystem;
+        bool room = true;
+        context_.world.on_root([&] {
+            if (fs::exists(path + "/request.json")) {
+                return;
+            }
+            const bool automatic = o_.token_cache == "auto";
+            if (automatic && fs::exists(output + "/checkpoints")) {
+                room = false;
+                return;
+            }
+            fs::create_directories(path);
+            const auto needed = static_cast<double>(bytes()),
+                       free = static_cast<double>(fs::space(path).available);
+            log::info("token cache: {} will take {:.2f} GB of the {:.2f} GB that are free", path,
+                      needed / 1e9, free / 1e9);
+            if (needed > 0.9 * free) {
+                fs::remove(path);
+                if (!automatic) {
+                    throw IoError(path, fmt::format("the token cache needs {:.2f} GB, {:.2f} GB are free; "
+                                                    "'token-cache' = off trains without it",
+                                                    needed / 1e9, free / 1e9));
+                }
+                log::warn("token cache: not enough room, the encoders run in every step");
+                room = false;
+            }
+        });
+        return !context_.world.any(!room);
+    }
+
+    // Was it made by this run?
+    bool make(const std::string& path)
+    {
+        nlohmann::json shape = {{"precision", o_.trainer.precision}, {"format", "float16"}};
+        shape.update(data::describe(task_.view));
+        shape.update(data::describe(task_.tokens));
+        store::Output cache(context_.world, path, {"token-cache", shape, digest_of(shape.dump()), inputs_},
+                            false);
+        if (cache.up_to_date()) {
+            return false;
+        }
+        bool begun = false;
+        const auto start = seconds();
+        ssl::make_token_cache(cache, galaxies_, encode_, o_.token_cache_part_rows,
+                              [&](std::int64_t done, std::int64_t total) {
+                                  if (!begun) {
+                                      context_.progress.begin("token cache", total, "galaxies");
+                                      begun = true;
+                                  }
+                                  context_.progress.update(done);
+                              });
+        context_.progress.end();
+        context_.metric(
+            {{"event", "token cache"}, {"path", path}, {"bytes", bytes()}, {"seconds", seconds() - start}});
+        return true;
+    }
+
+    const Options& o_;
+    const ssl::ClipTaskConfig& task_;
+    Context& context_;
+    const data::Galaxies& galaxies_;
+    nlohmann::json inputs_;
+    ssl::Encode encode_;
+};
+
 void align(const Options& o, Context& context)
 {
     const auto galaxies = open_galaxies(context, {.images = required("images", o.images),
@@ -54,14 +177,25 @@ void align(const Options& o, Context& context)
         galaxies->read_ivar();
     }
     const auto compute = start_compute(context);
+    nn::AlignedModel model{nullptr};
+    context.world.together([&] {
+        model = first_model(*image, *spectrum, task.head, context.run.seed);
+        model->to(compute.device);
+    });
+    Tokens tokens(o, task, context, *galaxies, model, compute.device, inputs);
+    if (context.dry_run() && tokens.wanted()) {
+        context.print(fmt::format("token cache ('token-cache' = {}): {:.2f} GB", o.token_cache,
+                                  static_cast<double>(tokens.bytes()) / 1e9));
+    }
+    std::unique_ptr<ssl::TokenCache> cache;
     train_and_publish(
         context, compute, o.output, *galaxies, o.trainer,
         [&] {
-            return std::make_unique<ssl::ClipTask>(
-                task, first_model(*image, *spectrum, task.head, context.run.seed), nn::vit_config(*image),
-                nn::specformer_config(*spectrum), *galaxies, *compute.ranks, context.run.seed);
+            return std::make_unique<ssl::ClipTask>(task, model, nn::vit_config(*image),
+                                                   nn::specformer_config(*spectrum), *galaxies,
+                                                   *compute.ranks, context.run.seed, cache.get());
         },
-        inputs);
+        inputs, [&](const std::string& output) { cache = tokens.prepare(output); });
 }
 
 }  // namespace

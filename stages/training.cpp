@@ -83,7 +83,8 @@ std::unique_ptr<nn::WeightsFile> open_model(const Context& context, const std::s
 
 void train_and_publish(Context& context, const Compute& compute, const std::string& output,
                        const data::Galaxies& galaxies, const train::TrainerConfig& trainer,
-                       const std::function<std::unique_ptr<train::Task>()>& make_task, nlohmann::json inputs)
+                       const std::function<std::unique_ptr<train::Task>()>& make_task, nlohmann::json inputs,
+                       const std::function<void(const std::string&)>& prepare)
 {
     inputs.update(galaxies.content_ids());
     if (context.dry_run()) {
@@ -91,6 +92,9 @@ void train_and_publish(Context& context, const Compute& compute, const std::stri
         return;
     }
     auto& published = context.open_output(output, inputs);
+    if (prepare) {
+        prepare(output);
+    }
     const auto task = build(context, make_task);
     train::train(*task, trainer,
                  {.world = context.world,

@@ -23,11 +23,12 @@ std::unique_ptr<data::Galaxies> open_galaxies(const Context& context, const data
 std::unique_ptr<nn::WeightsFile> open_model(const Context& context, const std::string& option,
                                             const std::string& folder, nlohmann::json& inputs);
 
-// Collective. With --dry-run: builds the task and prints the plan. Else: opens the output, builds the task,
-// trains it and publishes the model. `inputs`: content ids beside those of `galaxies`.
+// Collective. With --dry-run: builds the task and prints the plan. Else: opens the output, prepares, builds
+// the task, trains it and publishes the model. `inputs`: content ids beside those of `galaxies`.
 void train_and_publish(Context& context, const Compute& compute, const std::string& output,
                        const data::Galaxies& galaxies, const train::TrainerConfig& trainer,
                        const std::function<std::unique_ptr<train::Task>()>& make_task,
-                       nlohmann::json inputs = nlohmann::json::object());
+                       nlohmann::json inputs = nlohmann::json::object(),
+                       const std::function<void(const std::string& output)>& prepare = {});
 
 }  // namespace astroclip::stage

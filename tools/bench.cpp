@@ -25,6 +25,7 @@
 #include "ssl/info_nce.hpp"
 #include "ssl/masked_spectrum_task.hpp"
 #include "store/writer.hpp"
+#include "tools/bench_alignment.hpp"
 #include "train/ema.hpp"
 #include "train/optimizer.hpp"
 #include "train/precision.hpp"
@@ -173,11 +174,16 @@ public:
             {"image-train", [this] { return image_train(); }},
             {"image-embed", [this] { return image_embed(); }},
             {"align", [this] { return align(); }},
+            {"align-cached",
+             [this] {
+                 return cached_alignment(scratch_.shared_path(world_), {c_.image, c_.spectrum, c_.head},
+                                         o_.batch, o_.dtype, world_, ranks_);
+             }},
             {"loss", [this] { return loss(); }}};
         if (!steps.contains(name)) {
             throw ConfigError(fmt::format(
-                "unknown step '{}': spectrum-train, spectrum-embed, image-train, image-embed, align "
-                "or loss",
+                "unknown step '{}': spectrum-train, spectrum-embed, image-train, image-embed, align, "
+                "align-cached or loss",
                 name));
         }
         return steps.at(name)();
@@ -358,8 +364,9 @@ int run(int argc, char** argv)
 {
     config::Options options("bench");
     Options o;
-    options.positional("STEP", o.step,
-                       "spectrum-train, spectrum-embed, image-train, image-embed, align or loss");
+    options.positional(
+        "STEP", o.step,
+        "spectrum-train, spectrum-embed, image-train, image-embed, align, align-cached or loss");
     options.section()
         .option("batch", o.batch, "samples a step; of `loss`: the global batch", config::at_least(1))
         .option("recompute-activations", o.recompute, "of spectrum-train")

@@ -69,6 +69,17 @@ struct PairsRequest {
 
 }  // namespace
 
+Batch narrowed(const Batch& batch, std::int64_t first, std::int64_t count)
+{
+    const auto rows = [&](const at::Tensor& x) { return x.defined() ? x.narrow(0, first, count) : x; };
+    const auto some = [&](const auto& all) {
+        return std::decay_t<decltype(all)>(all.begin() + first, all.begin() + first + count);
+    };
+    return {some(batch.object_ids), rows(batch.images),       rows(batch.spectra),
+            rows(batch.ivar),       rows(batch.image_tokens), rows(batch.spectrum_tokens),
+            some(batch.has_image),  some(batch.has_spectrum)};
+}
+
 at::Tensor padded(const at::Tensor& tensor, std::int64_t rows)
 {
     if (tensor.size(0) == rows) {

@@ -24,9 +24,13 @@ struct Batch {
     at::Tensor images;                     // [B, bands, H, W] float32, nanomaggy
     at::Tensor spectra;                    // [B, L] float32, 1e-17 erg s-1 cm-2 Angstrom-1
     at::Tensor ivar;  // [B, L] float32, inverse variance of the spectra, 0 where masked; if it was asked for
+    at::Tensor image_tokens, spectrum_tokens;  // [B, N, D] float16, of a token cache, which gives these alone
     std::vector<std::uint8_t> has_image, has_spectrum;
     std::int64_t size() const { return static_cast<std::int64_t>(object_ids.size()); }
 };
+
+// Galaxies [first, first + count) of a batch, as views.
+Batch narrowed(const Batch& batch, std::int64_t first, std::int64_t count);
 
 // Copies of the first dimension padded with zeros to `rows`: a batch of the size that a model computes with.
 at::Tensor padded(const at::Tensor& tensor, std::int64_t rows);

@@ -8,7 +8,14 @@ namespace astroclip::data {
 
 Loader::Loader(const Galaxies& galaxies, std::vector<std::int64_t> members, const Sampler& sampler, int rank,
                int ranks, int ahead)
-    : galaxies_(galaxies),
+    : Loader([&galaxies](std::span<const std::int64_t> numbers) { return galaxies.read(numbers); },
+             std::move(members), sampler, rank, ranks, ahead)
+{
+}
+
+Loader::Loader(Read read, std::vector<std::int64_t> members, const Sampler& sampler, int rank, int ranks,
+               int ahead)
+    : read_(std::move(read)),
       members_(std::move(members)),
       sampler_(sampler),
       rank_(rank),
@@ -58,7 +65,7 @@ void Loader::read_ahead(std::int64_t step)
             for (auto& number : numbers) {
                 number = members_[static_cast<std::size_t>(number)];
             }
-            batch = galaxies_.read(numbers);
+            batch = read_(numbers);
         } catch (...) {
             failure = std::current_exception();
         }

@@ -22,8 +22,12 @@ namespace astroclip::data {
 //   for (;;) train(loader.next());
 class Loader {
 public:
+    using Read = std::function<Batch(std::span<const std::int64_t>)>;  // galaxies by number
+
     // `members`: numbers of the galaxies that are sampled; `ahead`: steps that wait in memory at most.
-    // `galaxies` must outlive the loader. Throws ConfigError as Sampler does.
+    // What `read` reads from, or `galaxies`, must outlive the loader. Throws ConfigError as Sampler does.
+    Loader(Read read, std::vector<std::int64_t> members, const Sampler& sampler, int rank, int ranks,
+           int ahead = 2);
     Loader(const Galaxies& galaxies, std::vector<std::int64_t> members, const Sampler& sampler, int rank,
            int ranks, int ahead = 2);
     ~Loader();
@@ -39,7 +43,7 @@ private:
     void stop();
     void read_ahead(std::int64_t step);
 
-    const Galaxies& galaxies_;
+    Read read_;
     std::vector<std::int64_t> members_;
     Sampler sampler_;
     int rank_, ranks_;

@@ -21,19 +21,32 @@ void for_each_run(std::span<const std::int64_t> rows, const Read& read)
     }
 }
 
+template <typename T>
+at::Tensor read_as(at::ScalarType type, const store::Reader& reader, const std::string& column,
+                   std::span<const std::int64_t> rows)
+{
+    const auto& of = reader.schema().column(column);
+    std::vector<std::int64_t> sizes{static_cast<std::int64_t>(rows.size())};
+    sizes.insert(sizes.end(), of.shape.begin(), of.shape.end());
+    const auto values = at::zeros(sizes, type);
+    for_each_run(rows, [&](std::size_t place, std::int64_t first, std::int64_t count) {
+        reader.read(column, first, count, values.data_ptr<T>() + place * of.row_items());
+    });
+    return values;
+}
+
 }  // namespace
 
 at::Tensor read_rows(const store::Reader& reader, const std::string& column,
                      std::span<const std::int64_t> rows)
 {
-    const auto& of = reader.schema().column(column);
-    std::vector<std::int64_t> sizes{static_cast<std::int64_t>(rows.size())};
-    sizes.insert(sizes.end(), of.shape.begin(), of.shape.end());
-    const auto values = at::zeros(sizes, at::kFloat);
-    for_each_run(rows, [&](std::size_t place, std::int64_t first, std::int64_t count) {
-        reader.read(column, first, count, values.data_ptr<float>() + place * of.row_items());
-    });
-    return values;
+    return read_as<float>(at::kFloat, reader, column, rows);
+}
+
+at::Tensor read_words(const store::Reader& reader, const std::string& column,
+                      std::span<const std::int64_t> rows)
+{
+    return read_as<std::int16_t>(at::kShort, reader, column, rows);
 }
 
 template <typename T>

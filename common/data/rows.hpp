@@ -16,6 +16,10 @@ namespace astroclip::data {
 at::Tensor read_rows(const store::Reader& reader, const std::string& column,
                      std::span<const std::int64_t> rows);
 
+// The same of a column of int16 -> [rows, shape of the column] int16
+at::Tensor read_words(const store::Reader& reader, const std::string& column,
+                      std::span<const std::int64_t> rows);
+
 // The same for a column of scalars; a row -1 gives `fill`. T: double, int64.
 template <typename T>
 std::vector<T> read_scalars(const store::Reader& reader, const std::string& column,

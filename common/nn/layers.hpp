@@ -101,6 +101,12 @@ public:
     {
     }
 
+    // Of `count` of the objects, from number `first` on: what the whole would do to these rows.
+    Dropout of(std::int64_t first, std::int64_t count) const
+    {
+        return {seed_, step_, {objects_.begin() + first, objects_.begin() + first + count}};
+    }
+
     // x [B, ...] with each element set to 0 with probability `rate`, else divided by 1 - rate.
     // `layer` names the stream.
     at::Tensor apply(const at::Tensor& x, double rate, std::string_view layer) const;

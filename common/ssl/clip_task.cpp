@@ -3,11 +3,14 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <cctype>
 #include <cmath>
 
 #include "core/error.hpp"
 #include "core/heartbeat.hpp"
 #include "core/random.hpp"
+#include "nn/recompute.hpp"
+#include "ssl/alignment_figures.hpp"
 #include "ssl/task_state.hpp"
 
 namespace astroclip::ssl {
@@ -28,11 +31,28 @@ double symmetric_loss(const at::Tensor& cosines, double scale)
     return 0.5 * (cross_entropy_of_matches(logits) + cross_entropy_of_matches(logits.t())).item<double>();
 }
 
-// Share of the rows whose own column is among their ten largest.
-double recall_at_10(const at::Tensor& cosines)
+// Is a parameter of an encoder of `blocks` blocks trained, if its last `trained` are (0: all)? What the
+// tokens do not depend on never is, or weight decay would change it: heads of pretraining, cls token,
+// position table.
+bool is_trained(const std::string& name, int blocks, int trained)
 {
-    const auto better = cosines.gt(cosines.diagonal().unsqueeze(1)).sum(1);
-    return better.lt(10).to(at::kDouble).mean().item<double>();
+    const auto begins = [&](const char* with) { return name.starts_with(with); };
+    if (begins("head.") || begins("cls_token") || begins("pos_embed") || begins("mask_token")) {
+        return false;
+    }
+    if (trained == 0 || begins("norm.") || begins("final_layernorm.")) {
+        return true;
+    }
+    if (!begins("blocks.")) {
+        return false;
+    }
+    // blocks.BLOCK.… or blocks.CHUNK.BLOCK.…
+    int block = 0;
+    for (auto at = std::string("blocks.").size(); at < name.size() && std::isdigit(name[at]) != 0;
+         at = name.find('.', at) + 1) {
+        block = std::stoi(name.substr(at));
+    }
+    return block >= blocks - trained;
 }
 
 }  // namespace
@@ -40,7 +60,18 @@ double recall_at_10(const at::Tensor& cosines)
 void bind(config::Section options, ClipTaskConfig& config)
 {
     options.option("batch-size", config.batch_size, "pairs a step, over all ranks", config::at_least(2))
-        .option("freeze-encoders", config.freeze_encoders, "train the heads alone")
+        .option("image-encoder-rate", config.image_encoder_rate,
+                "learning rate of the image encoder as a factor of the heads'; 0: frozen",
+                config::at_least(0))
+        .option("spectrum-encoder-rate", config.spectrum_encoder_rate,
+                "learning rate of the spectrum encoder as a factor of the heads'; 0: frozen",
+                config::at_least(0))
+        .option("trained-blocks", config.trained_blocks,
+                "of an encoder that is not frozen train so many blocks, the last; 0: all of it",
+                config::at_least(0))
+        .option("micro-batch", config.micro_batch,
+                "pairs a rank embeds at once, twice: less memory for the same gradient; 0: all",
+                config::runtime_only(config::at_least(0)))
         .option("weight-decay", config.weight_decay, "AdamW's weight decay", config::at_least(0));
     bind(options, config.head);
     bind(options, config.loss);
@@ -50,7 +81,7 @@ void bind(config::Section options, ClipTaskConfig& config)
 
 ClipTask::ClipTask(const ClipTaskConfig& config, nn::AlignedModel model, const nn::ViTConfig& image,
                    const nn::SpecFormerConfig& spectrum, const data::Galaxies& galaxies,
-                   comm::Communicator& ranks, std::uint64_t seed)
+                   comm::Communicator& ranks, std::uint64_t seed, const TokenCache* cache)
     : config_(config),
       image_(image),
       spectrum_(spectrum),
@@ -58,22 +89,30 @@ ClipTask::ClipTask(const ClipTaskConfig& config, nn::AlignedModel model, const n
       galaxies_(galaxies),
       ranks_(ranks),
       seed_(seed),
+      read_([&galaxies, cache](std::span<const std::int64_t> numbers) {
+          return cache != nullptr ? cache->read(numbers) : galaxies.read(numbers);
+      }),
       log_scale_(at::full({}, std::log(config.loss.logit_scale), at::kFloat).to(ranks.device())),
       loader_(
-          galaxies, galaxies.paired(false),
+          read_, galaxies.paired(false),
           data::Sampler(static_cast<std::int64_t>(galaxies.paired(false).size()), config.batch_size, seed),
           ranks.rank(), ranks.size())
 {
     model_->to(ranks.device());
     log_scale_.set_requires_grad(config_.loss.learn_scale);
-    if (config_.freeze_encoders) {
-        for (auto& encoder : {model_->image_encoder->backbone.ptr()->parameters(),
-                              model_->spectrum_encoder->backbone.ptr()->parameters()}) {
-            for (auto parameter : encoder) {
-                parameter.set_requires_grad(false);
-            }
+    require_trained_gradients();
+}
+
+void ClipTask::require_trained_gradients()
+{
+    const auto choose = [&](torch::nn::Module& encoder, double rate, int blocks) {
+        for (auto& item : encoder.named_parameters()) {
+            item.value().set_requires_grad(rate > 0 &&
+                                           is_trained(item.key(), blocks, config_.trained_blocks));
         }
-    }
+    };
+    choose(*model_->image_encoder->backbone, config_.image_encoder_rate, image_.depth);
+    choose(*model_->spectrum_encoder->backbone, config_.spectrum_encoder_rate, spectrum_.layers);
 }
 
 std::vector<train::Parameter> ClipTask::parameters() const
@@ -81,7 +120,12 @@ std::vector<train::Parameter> ClipTask::parameters() const
     std::vector<train::Parameter> all;
     for (const auto& item : model_->named_parameters()) {
         if (item.value().requires_grad()) {
-            all.push_back({.name = item.key(), .tensor = item.value()});
+            const auto& name = item.key();
+            const double rate = name.starts_with("image_encoder.backbone.") ? config_.image_encoder_rate
+                                : name.starts_with("spectrum_encoder.backbone.")
+                                    ? config_.spectrum_encoder_rate
+                                    : 1.0;
+            all.push_back({.name = name, .tensor = item.value(), .learning_rate_scale = rate});
         }
     }
     if (config_.loss.learn_scale) {
@@ -90,23 +134,58 @@ std::vector<train::Parameter> ClipTask::parameters() const
     return all;
 }
 
-ClipTask::Embeddings ClipTask::embed(const data::Batch& batch, const nn::Dropout* image_dropout,
-                                     const nn::Dropout* spectrum_dropout)
+EncoderTokens encode(const nn::AlignedModel& model, const data::Batch& batch,
+                     const data::CentreViewConfig& view, const data::SpectrumTokensConfig& config,
+                     at::Device device)
 {
-    const auto images = data::centre_view(batch.images.to(ranks_.device()), config_.view);
-    const auto device = ranks_.device();
-    const auto tokens = data::spectrum_tokens(batch.spectra.to(device), config_.tokens,
+    const auto images = data::centre_view(batch.images.to(device), view);
+    const auto tokens = data::spectrum_tokens(batch.spectra.to(device), config,
                                               batch.ivar.defined() ? batch.ivar.to(device) : at::Tensor());
-    auto& image = model_->image_encoder;
-    auto& spectrum = model_->spectrum_encoder;
-    at::Tensor patches, sections;
-    {
-        const at::AutoGradMode gradients(!config_.freeze_encoders && at::GradMode::is_enabled());
-        patches = image->backbone->tokens_without_position(images);
-        sections = spectrum->backbone->forward(tokens);
+    return {model->image_encoder->backbone->tokens_without_position(images),
+            model->spectrum_encoder->backbone->forward(tokens)};
+}
+
+ClipTask::Embeddings ClipTask::embed(const data::Batch& batch, const nn::Dropout* image_dropout,
+                                     const nn::Dropout* spectrum_dropout) const
+{
+    EncoderTokens tokens;
+    if (batch.image_tokens.defined()) {
+        tokens = {batch.image_tokens.to(ranks_.device()).to(at::kFloat),
+                  batch.spectrum_tokens.to(ranks_.device()).to(at::kFloat)};
+    } else {
+        const at::AutoGradMode gradients(!config_.frozen() && at::GradMode::is_enabled());
+        tokens = encode(model_, batch, config_.view, config_.tokens, ranks_.device());
     }
-    return {image->head->forward(patches, image_dropout).to(at::kFloat),
-            spectrum->head->forward(sections, spectrum_dropout).to(at::kFloat)};
+    return {model_->image_encoder->head->forward(tokens.image, image_dropout).to(at::kFloat),
+            model_->spectrum_encoder->head->forward(tokens.spectrum, spectrum_dropout).to(at::kFloat)};
+}
+
+std::int64_t ClipTask::micro_batches() const
+{
+    const auto own = config_.batch_size / ranks_.size();
+    return config_.micro_batch > 0 ? (own + config_.micro_batch - 1) / config_.micro_batch : 1;
+}
+
+// Gradient caching (Gao et al. 2021, arXiv 2101.06983): the embeddings of all parts, then the loss and its
+// gradient by them, then part by part the embeddings once more, with their graph, and the rest of the chain.
+ClipTask::Embeddings ClipTask::embed_by_parts(const nn::Dropout& image_dropout,
+                                              const nn::Dropout& spectrum_dropout) const
+{
+    if (micro_batches() == 1) {
+        return embed(batch_, &image_dropout, &spectrum_dropout);
+    }
+    std::vector<at::Tensor> both;
+    for (std::int64_t first = 0; first < batch_.size(); first += config_.micro_batch) {
+        const auto count = std::min(config_.micro_batch, batch_.size() - first);
+        const auto part = [this, first, count, image_dropout, spectrum_dropout](const at::Tensor&) {
+            const auto image = image_dropout.of(first, count), spectrum = spectrum_dropout.of(first, count);
+            const auto z = embed(data::narrowed(batch_, first, count), &image, &spectrum);
+            return at::cat({z.image, z.spectrum}, 1);
+        };
+        both.push_back(nn::recomputed(part, at::zeros({1})));
+    }
+    const auto halves = at::cat(both).chunk(2, 1);
+    return {halves[0], halves[1]};
 }
 
 train::Loss ClipTask::forward(std::int64_t step)
@@ -114,7 +193,7 @@ train::Loss ClipTask::forward(std::int64_t step)
     const auto draw = static_cast<std::uint32_t>(step);
     const nn::Dropout image_dropout(stream_key(seed_, "image-head"), draw, batch_.object_ids);
     const nn::Dropout spectrum_dropout(stream_key(seed_, "spectrum-head"), draw, batch_.object_ids);
-    const auto z = embed(batch_, &image_dropout, &spectrum_dropout);
+    const auto z = embed_by_parts(image_dropout, spectrum_dropout);
 
     const auto scale = config_.loss.learn_scale ? log_scale_.exp().clamp_max(largest_scale)
                                                 : at::full({}, config_.loss.logit_scale, z.image.options());
@@ -152,9 +231,9 @@ ClipTask::Embeddings ClipTask::embed_held_out()
     for (std::int64_t at = 0; at < own; at += embedding_batch) {
         alive("validation");
         const auto count = std::min(embedding_batch, own - at);
-        const auto z = embed(
-            galaxies_.read(share.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(count))),
-            nullptr, nullptr);
+        const auto z =
+            embed(read_(share.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(count))),
+                  nullptr, nullptr);
         image.push_back(z.image);
         spectrum.push_back(z.spectrum);
     }
@@ -180,10 +259,9 @@ std::map<std::string, double> ClipTask::validate()
         figures["loss"] += symmetric_loss(cosines, config_.loss.logit_scale) / static_cast<double>(batches);
         figures["loss_at_scale_1"] += symmetric_loss(cosines, 1.0) / static_cast<double>(batches);
     }
+    figures["mutual_information_bound"] = std::log(static_cast<double>(batch)) - figures["loss"];
     const auto pool = std::min(total, largest_pool);
-    const auto cosines = image.narrow(0, 0, pool).matmul(spectrum.narrow(0, 0, pool).t());
-    figures["recall_at_10_is"] = recall_at_10(cosines);
-    figures["recall_at_10_si"] = recall_at_10(cosines.t());
+    figures.merge(alignment_figures(image.narrow(0, 0, pool), spectrum.narrow(0, 0, pool)));
     return figures;
 }
 

@@ -8,6 +8,7 @@
 #include "data/spectrum_tokens.hpp"
 #include "nn/encoder.hpp"
 #include "ssl/info_nce.hpp"
+#include "ssl/token_cache.hpp"
 #include "train/schedule.hpp"
 #include "train/task.hpp"
 
@@ -15,8 +16,12 @@ namespace astroclip::ssl {
 
 struct ClipTaskConfig {
     std::int64_t batch_size = 1024;  // pairs a step, over all ranks: the pool of negatives
-    bool freeze_encoders = true;     // train the heads alone, as published
+    // The encoders' learning rates, as factors of the heads'; 0: frozen, as published.
+    double image_encoder_rate = 0, spectrum_encoder_rate = 0;
+    int trained_blocks = 0;  // of an encoder that is trained, its last blocks and last norm; 0: all of it
+    std::int64_t micro_batch = 0;  // pairs that a rank embeds at once; 0: all of its share
     double weight_decay = 0.05;
+    bool frozen() const { return image_encoder_rate == 0 && spectrum_encoder_rate == 0; }
     nn::HeadConfig head;
     InfoNceConfig loss;
     data::CentreViewConfig view;
@@ -25,26 +30,33 @@ struct ClipTaskConfig {
 };
 void bind(config::Section options, ClipTaskConfig& config);
 
+// What a frozen or trained pair of encoders sees of a batch, and the tokens it gives.
+EncoderTokens encode(const nn::AlignedModel& model, const data::Batch& batch,
+                     const data::CentreViewConfig& view, const data::SpectrumTokensConfig& tokens,
+                     at::Device device);
+
 // Contrastive alignment of image and spectrum of the same galaxy (AstroCLIP: Parker et al. 2024, §3):
 // pretrained encoders, a cross-attention head on each, InfoNCE over the global batch.
 class ClipTask : public train::Task {
 public:
-    // `model`: encoders with their pretrained weights, heads at their first values. `galaxies` and `ranks`
-    // outlive the task. Throws ConfigError if the ranks do not divide the batch, or the pairs do not fill
-    // one.
+    // `model`: encoders with their pretrained weights, heads at their first values. `cache`: tokens of frozen
+    // encoders, or null. `galaxies`, `cache` and `ranks` outlive the task. Throws ConfigError if the ranks do
+    // not divide the batch, or the pairs do not fill one.
     ClipTask(const ClipTaskConfig& config, nn::AlignedModel model, const nn::ViTConfig& image,
              const nn::SpecFormerConfig& spectrum, const data::Galaxies& galaxies, comm::Communicator& ranks,
-             std::uint64_t seed);
+             std::uint64_t seed, const TokenCache* cache = nullptr);
 
     std::vector<train::Parameter> parameters() const override;
     std::int64_t steps_per_epoch() const override { return loader_.sampler().steps_per_epoch(); }
     std::int64_t global_batch() const override { return config_.batch_size; }
     void seek(std::int64_t step) override { loader_.seek(step); }
     void fetch() override { batch_ = loader_.next(); }
+    std::int64_t gradient_parts() const override { return micro_batches(); }
     train::Loss forward(std::int64_t step) override;
     train::Rates rates(std::int64_t step) const override;
     // On the held-out pairs, without dropout: loss at the scale and at 1 (means over batches of the training
-    // size), recall@10 of the partner both ways among up to 4096 of them.
+    // size), ln N - loss of these batches of N (a bound on the mutual information, nats: van den Oord et al.
+    // 2018), and alignment_figures among up to 4096 of them.
     std::map<std::string, double> validate() override;
     std::vector<std::int64_t> batch_ids() const override { return batch_.object_ids; }
     std::map<std::string, at::Tensor> state() const override;
@@ -57,7 +69,10 @@ private:
         at::Tensor image, spectrum;  // z [n, E], float32
     };
     Embeddings embed(const data::Batch& batch, const nn::Dropout* image_dropout,
-                     const nn::Dropout* spectrum_dropout);
+                     const nn::Dropout* spectrum_dropout) const;
+    Embeddings embed_by_parts(const nn::Dropout& image_dropout, const nn::Dropout& spectrum_dropout) const;
+    std::int64_t micro_batches() const;
+    void require_trained_gradients();
     Embeddings embed_held_out();
 
     ClipTaskConfig config_;
@@ -67,6 +82,7 @@ private:
     const data::Galaxies& galaxies_;
     comm::Communicator& ranks_;
     std::uint64_t seed_;
+    data::Loader::Read read_;
     at::Tensor log_scale_;  // 0-dimensional; trained with learn-scale
     data::Loader loader_;
     data::Batch batch_;

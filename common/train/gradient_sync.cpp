@@ -78,7 +78,7 @@ void GradientSync::make_buckets(std::int64_t bucket_bytes)
     }
 }
 
-void GradientSync::begin()
+void GradientSync::begin(std::int64_t parts)
 {
     if (ranks_.size() == 1) {
         for (auto& parameter : parameters_) {
@@ -89,7 +89,7 @@ void GradientSync::begin()
     started_ = 0;
     for (const auto& bucket : buckets_) {
         bucket->flat.zero_();
-        bucket->missing = bucket->parameters.size();
+        bucket->missing = bucket->parameters.size() * static_cast<std::size_t>(parts);
         for (std::size_t i = 0; i < bucket->parameters.size(); ++i) {
             bucket->parameters[i].mutable_grad() = bucket->views[i];  // autograd adds in place
         }

@@ -25,7 +25,8 @@ public:
     GradientSync(const GradientSync&) = delete;
     GradientSync& operator=(const GradientSync&) = delete;
 
-    void begin();   // gradients to 0
+    // Gradients to 0. A bucket is full when each of its parameters was added to `parts` times.
+    void begin(std::int64_t parts = 1);
     void finish();  // collective; waits for all sums
 
 private:

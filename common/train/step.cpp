@@ -32,7 +32,7 @@ Step::Step(const Task& task, const TrainerConfig& config, comm::Communicator& ra
 
 Step::Gradient Step::gradient(Task& task, std::int64_t step)
 {
-    sync_.begin();
+    sync_.begin(task.gradient_parts());
     Loss loss;
     {
         const Autocast autocast(precision_, device_);

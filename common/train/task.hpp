@@ -47,6 +47,9 @@ public:
 
     virtual void seek(std::int64_t step) = 0;  // the next fetch is of this step; starts reading ahead
     virtual void fetch() = 0;                  // waits for this rank's samples of the next step (data_wait_s)
+    // How often a parameter's gradient is added to in one backward pass (parts of a batch that are
+    // recomputed).
+    virtual std::int64_t gradient_parts() const { return 1; }
     virtual Loss forward(std::int64_t step) = 0;  // of the fetched samples; collective if its loss is
     virtual Rates rates(std::int64_t step) const = 0;
     virtual void after_step(std::int64_t step)
