@@ -13,7 +13,8 @@
 
 // NCCL backend: one rank a GPU. Communicators are non-blocking, so every call may return ncclInProgress and
 // is followed until it is done; an error aborts the communicator (never destroys it) and is thrown as
-// PeerLost.
+// PeerLost. All collectives run on one stream, since those of one communicator must run in the same order on
+// all ranks; events order it with the stream that computes.
 namespace astroclip::comm {
 namespace {
 
@@ -44,19 +45,55 @@ ncclDataType_t type_of(at::ScalarType type)
     }
 }
 
-// Makes the current stream wait for what was queued on the communication stream.
+class Event {
+public:
+    Event() { check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreate"); }
+    ~Event() { cudaEventDestroy(event_); }  // CUDA releases it once it has happened
+    Event(const Event&) = delete;
+    Event& operator=(const Event&) = delete;
+
+    void record(cudaStream_t stream) { check_cuda(cudaEventRecord(event_, stream), "cudaEventRecord"); }
+    // What is queued on the stream from now on comes after the event.
+    void hold(cudaStream_t stream) const
+    {
+        check_cuda(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent");
+    }
+
+    cudaEvent_t get() const { return event_; }
+
+private:
+    cudaEvent_t event_ = nullptr;
+};
+
+// What comes on stream `after` waits for what is queued on stream `before`.
+void order(cudaStream_t before, cudaStream_t after)
+{
+    Event event;
+    event.record(before);
+    event.hold(after);
+}
+
+// Makes the current stream wait for a collective.
 class StreamWork : public Work {
 public:
-    StreamWork(at::Tensor tensor, cudaEvent_t done) : tensor_(std::move(tensor)), done_(done) {}
-    ~StreamWork() override { cudaEventDestroy(done_); }
+    StreamWork(at::Tensor tensor, cudaStream_t stream) : tensor_(std::move(tensor)) { done_.record(stream); }
+    // A tensor that nobody waited for must not be freed, and its memory used, while it is still summed.
+    ~StreamWork() override
+    {
+        if (!waited_) {
+            cudaStreamWaitEvent(c10::cuda::getCurrentCUDAStream(), done_.get(), 0);
+        }
+    }
     void wait() override
     {
-        check_cuda(cudaStreamWaitEvent(c10::cuda::getCurrentCUDAStream(), done_, 0), "cudaStreamWaitEvent");
+        done_.hold(c10::cuda::getCurrentCUDAStream());
+        waited_ = true;
     }
 
 private:
-    at::Tensor tensor_;  // kept alive until the sum is done
-    cudaEvent_t done_;
+    at::Tensor tensor_;
+    Event done_;
+    bool waited_ = false;
 };
 
 class NcclCommunicator : public Communicator {
@@ -99,24 +136,24 @@ public:
     void broadcast(at::Tensor& tensor, int root) override
     {
         require_own(tensor);
-        follow(ncclBroadcast(tensor.const_data_ptr(), tensor.mutable_data_ptr(), count(tensor),
-                             type_of(tensor.scalar_type()), root, comm_, current()),
-               "ncclBroadcast");
+        in_order("ncclBroadcast", [&](cudaStream_t stream) {
+            return ncclBroadcast(tensor.const_data_ptr(), tensor.mutable_data_ptr(), count(tensor),
+                                 type_of(tensor.scalar_type()), root, comm_, stream);
+        });
     }
 
-    void all_reduce_sum(at::Tensor& tensor) override { sum_on(tensor, current()); }
+    void all_reduce_sum(at::Tensor& tensor) override
+    {
+        require_own(tensor);
+        in_order("ncclAllReduce", [&](cudaStream_t stream) { return sum(tensor, stream); });
+    }
 
     std::unique_ptr<Work> all_reduce_sum_async(at::Tensor& tensor) override
     {
-        cudaEvent_t ready = nullptr, done = nullptr;
-        check_cuda(cudaEventCreateWithFlags(&ready, cudaEventDisableTiming), "cudaEventCreate");
-        check_cuda(cudaEventCreateWithFlags(&done, cudaEventDisableTiming), "cudaEventCreate");
-        check_cuda(cudaEventRecord(ready, current()), "cudaEventRecord");
-        check_cuda(cudaStreamWaitEvent(lane_, ready, 0), "cudaStreamWaitEvent");
-        sum_on(tensor, lane_);
-        check_cuda(cudaEventRecord(done, lane_), "cudaEventRecord");
-        cudaEventDestroy(ready);  // released by CUDA once it has happened
-        return std::make_unique<StreamWork>(tensor, done);
+        require_own(tensor);
+        order(current(), lane_);
+        follow(sum(tensor, lane_), "ncclAllReduce");
+        return std::make_unique<StreamWork>(tensor, lane_);
     }
 
     at::Tensor all_gather(const at::Tensor& tensor) override
@@ -125,9 +162,10 @@ public:
         auto shape = tensor.sizes().vec();
         shape.at(0) *= size();
         auto all = at::empty(shape, tensor.options());
-        follow(ncclAllGather(tensor.const_data_ptr(), all.mutable_data_ptr(), count(tensor),
-                             type_of(tensor.scalar_type()), comm_, current()),
-               "ncclAllGather");
+        in_order("ncclAllGather", [&](cudaStream_t stream) {
+            return ncclAllGather(tensor.const_data_ptr(), all.mutable_data_ptr(), count(tensor),
+                                 type_of(tensor.scalar_type()), comm_, stream);
+        });
         return all;
     }
 
@@ -140,9 +178,10 @@ public:
         }
         shape[0] /= size();
         auto own = at::empty(shape, tensor.options());
-        follow(ncclReduceScatter(tensor.const_data_ptr(), own.mutable_data_ptr(), count(own),
-                                 type_of(tensor.scalar_type()), ncclSum, comm_, current()),
-               "ncclReduceScatter");
+        in_order("ncclReduceScatter", [&](cudaStream_t stream) {
+            return ncclReduceScatter(tensor.const_data_ptr(), own.mutable_data_ptr(), count(own),
+                                     type_of(tensor.scalar_type()), ncclSum, comm_, stream);
+        });
         return own;
     }
 
@@ -164,12 +203,19 @@ private:
         }
     }
 
-    void sum_on(at::Tensor& tensor, cudaStream_t stream)
+    ncclResult_t sum(at::Tensor& tensor, cudaStream_t stream)
     {
-        require_own(tensor);
-        follow(ncclAllReduce(tensor.const_data_ptr(), tensor.mutable_data_ptr(), count(tensor),
-                             type_of(tensor.scalar_type()), ncclSum, comm_, stream),
-               "ncclAllReduce");
+        return ncclAllReduce(tensor.const_data_ptr(), tensor.mutable_data_ptr(), count(tensor),
+                             type_of(tensor.scalar_type()), ncclSum, comm_, stream);
+    }
+
+    // After what is queued on the current stream, and before what will be.
+    template <typename Collective>
+    void in_order(const char* call, const Collective& collective)
+    {
+        order(current(), lane_);
+        follow(collective(lane_), call);
+        order(lane_, current());
     }
 
     static void require(ncclResult_t result, const char* call)
