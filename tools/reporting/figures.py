@@ -163,6 +163,19 @@ def recall_bars(scores):
     return as_image(figure, "Recall at 10 beside photometry and chance")
 
 
+def similarity(cosines):
+    """cosines [galaxies, galaxies]: images down, spectra across, in the same order."""
+    figure, axes = plt.subplots(figsize=(4.4, 3.7), layout="constrained")
+    limit = float(np.abs(cosines).max()) or 1.0
+    drawn = axes.imshow(cosines, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    bar = figure.colorbar(drawn, ax=axes, pad=0.02, aspect=30)
+    bar.outline.set_visible(False)
+    bar.set_label("cosine")
+    axes.grid(visible=False)
+    axes.set(xlabel="spectra, by redshift", ylabel="images, by redshift", xticklabels=[], yticklabels=[])
+    return as_image(figure, "Cosines of the images and spectra of the same held-out galaxies")
+
+
 def embedding_map(name, points, redshift):
     figure, axes = plt.subplots(figsize=(4.4, 3.7), layout="constrained")
     known = np.isfinite(redshift)

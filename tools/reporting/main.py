@@ -82,6 +82,43 @@ def training_section(losses):
                    grid(parts))
 
 
+ALIGNMENT = (("recall_at_1", "recall@1"), ("recall_at_5", "recall@5"), ("recall_at_10", "recall@10"))
+ALIGNMENT_ALONE = (("loss", "loss at the scale of training", " nats"), ("loss_at_scale_1", "loss at scale 1", " nats"),
+                   ("mutual_information_bound", "ln N − loss, a bound on the mutual information", " nats"),
+                   ("mutual_neighbours", "pairs that are each other's nearest", ""),
+                   ("modality_gap", "distance of the two centroids", ""),
+                   ("effective_rank_image", "effective rank of the images", ""),
+                   ("effective_rank_spectrum", "effective rank of the spectra", ""))
+
+
+def similarity_picture(run, most=96):
+    """The cosines of some held-out pairs, in the order of their redshifts, or None."""
+    store, pairs = run.store("embeddings"), run.store("pairs")
+    if store is None or pairs is None:
+        return None
+    held_out = np.asarray(pairs["object_id"][:])[np.asarray(pairs["split"][:]) == 1]
+    ids = np.asarray(store["object_id"][:])
+    both = np.isin(ids, held_out) & (store["has_image"][:] > 0) & (store["has_spectrum"][:] > 0)
+    rows = np.flatnonzero(both)[:most]
+    if len(rows) < 2:
+        return None
+    rows = rows[np.argsort(store["z_spec"][:][rows], kind="stable")]
+    image, spectrum = (np.stack([store[f"{kind}_embedding"][row] for row in rows]) for kind in ("image", "spectrum"))
+    return captioned(figures.similarity(image @ spectrum.T), f"{len(rows)} held-out galaxies: a pair is on the diagonal")
+
+
+def alignment_section(run):
+    found = run.alignment()
+    if not found:
+        return section("alignment", "Alignment", "", missing("Alignment has not validated yet."))
+    both_ways = [[name, bold(figure_text(found.get(f"{key}_is"))), bold(figure_text(found.get(f"{key}_si")))] for key, name in ALIGNMENT]
+    alone = [[name, figure_text(found.get(key), 3, unit)] for key, name, unit in ALIGNMENT_ALONE]
+    picture = similarity_picture(run)
+    return section("alignment", "Alignment", "Held-out pairs at the last validation of the training.",
+                   table(("own partner among the nearest", "image → spectrum", "spectrum → image"), both_ways),
+                   table(("", ""), alone), grid([picture] if picture else []))
+
+
 def spectra_section(run):
     probe = run.probe()
     if not probe:
@@ -327,12 +364,14 @@ def write_report(path):
         search_section(run),
         map_section(run),
         training_section(losses),
+        alignment_section(run),
         spectra_section(run),
         input_section(run, rejects),
         run_section(run, stages),
     ]
     names = [("retrieval", "Partners"), ("redshift", "Redshifts"), ("properties", "Properties"), ("search", "Retrievals"),
-             ("map", "Map"), ("training", "Training"), ("spectra", "Masked spectra"), ("input", "Input"), ("run", "Run")]
+             ("map", "Map"), ("training", "Training"),
+             ("alignment", "Alignment"), ("spectra", "Masked spectra"), ("input", "Input"), ("run", "Run")]
     names = [(anchor, name) for (anchor, name), text in zip(names, sections) if text]
     complete = sum(row["state"] == "complete" for row in stages)
     subtitle = f"{run.path} · {complete} of {len(stages)} stages complete · {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}"

@@ -89,6 +89,12 @@ class Run:
                 found[stage] = {"train": sorted(steps.items()), "validation": sorted(checks.items())}
         return found
 
+    def alignment(self):
+        """The figures of the last validation of align, by name, or {}."""
+        lines = [line for line in read_lines(self.path / OUTPUTS["align"] / "metrics.jsonl") if "val_modality_gap" in line]
+        return {name.removeprefix("val_"): number(value) for name, value in lines[-1].items() if name.startswith("val_")} \
+            if lines else {}
+
     def predictions(self):
         """{column: values} of the photo-z predictions, or {}."""
         path = self.path / "evaluation" / "predictions.csv"
