@@ -45,7 +45,8 @@ EncoderTokens first_tokens(const data::Galaxies& galaxies, const Encode& encode)
 
 store::Schema schema_of(const EncoderTokens& one)
 {
-    store::Schema schema{.kind = "tokens"};
+    store::Schema schema;
+    schema.kind = "tokens";
     schema.columns.push_back(
         {"object_id", store::Type::i64, {}, "", "unique id of the object", "meta.id;meta.main"});
     const auto add = [&](const std::string& modality, const at::Tensor& tokens) {

@@ -40,7 +40,9 @@ Step::Gradient Step::gradient(Task& task, std::int64_t step)
     }
     loss.share.backward();
     sync_.finish();
-    Gradient result{.loss = loss.share.item<double>(), .terms = std::move(loss.terms)};
+    Gradient result;
+    result.loss = loss.share.item<double>();
+    result.terms = std::move(loss.terms);
     result.finite = std::isfinite(result.loss);
     result.norms = clip_gradients(parameters_, clip_norm_);
     for (const auto& [group, norm] : result.norms) {
