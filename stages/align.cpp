@@ -184,8 +184,8 @@ void align(const Options& o, Context& context)
     });
     Tokens tokens(o, task, context, *galaxies, model, compute.device, inputs);
     if (context.dry_run() && tokens.wanted()) {
-        context.print(fmt::format("token cache ('token-cache' = {}): {:.2f} GB", o.token_cache,
-                                  static_cast<double>(tokens.bytes()) / 1e9));
+        context.print(fmt::format("token cache ('token-cache' = {}): {:.1f} MB", o.token_cache,
+                                  static_cast<double>(tokens.bytes()) / 1e6));
     }
     std::unique_ptr<ssl::TokenCache> cache;
     train_and_publish(
