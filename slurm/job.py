@@ -86,7 +86,7 @@ def stripe(folder, count):
     """Lustre: files inherit the number of stripes from their folder. -1: over all targets."""
     lfs = shutil.which("lfs")
     if count and lfs and not folder.exists():
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)  # tasks of an array begin together
         if subprocess.run([lfs, "setstripe", "-c", str(count), str(folder)], stdout=sys.stderr, check=False).returncode:
             print(f"warning: {folder} could not be striped", file=sys.stderr)
 

@@ -6,8 +6,10 @@
 load_site() {
     local site=${ASTROCLIP_SITE:-$ASTROCLIP_HOME/slurm/site.sh}
     if [ -r "$site" ]; then
+        set +u   # the modules of many centres name variables that are not there
         # shellcheck source=/dev/null
         source "$site"
+        set -u
     elif [ -n "${ASTROCLIP_SITE:-}" ]; then
         echo "error: ASTROCLIP_SITE=$site cannot be read" >&2
         exit 64

@@ -140,11 +140,21 @@ std::string Context::in_output(const std::string& name, const std::string& endin
 }
 
 store::Output& Context::open_output(const std::string& path, const nlohmann::json& inputs,
-                                    const store::Shard& shard)
+                                    const store::Shard& asked)
 {
+    auto shard = asked;
     world.together([&] {
         if (path.empty()) {
             throw ConfigError("'output' is not set: the folder to publish");
+        }
+        if (shard.whole() && shard.index < 0) {
+            shard.index = 0;
+        }
+        if (shard.index < 0) {
+            throw ConfigError(
+                fmt::format("shards = {}: 'shard' says which of them this job is, and is not set; "
+                            "--shards 1 makes the whole store here",
+                            shard.count));
         }
         if (shard.index >= shard.count) {
             throw ConfigError(fmt::format("shard = {}: with shards = {} they are numbered from 0",
@@ -196,11 +206,12 @@ void Context::stop_if_requested(const std::string& what) const
 
 void bind(config::Section& options, store::Shard& shard)
 {
+    shard.index = -1;
     options
         .option("shards", shard.count, "jobs that fill the store together, each its own parts",
                 config::runtime_only(config::between(1, 100000)))
-        .option("shard", shard.index, "which of them this job is, from 0",
-                config::runtime_only(config::at_least(0)));
+        .option("shard", shard.index, "which of them this job is, from 0; -1: not said",
+                config::runtime_only(config::at_least(-1)));
 }
 
 // Runs the body and decides how the process ends.

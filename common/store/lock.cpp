@@ -284,6 +284,20 @@ std::string take_shard_lock(const std::string& folder, bool break_lock, const Sh
     return token;
 }
 
+void expect_no_other_shard(const std::string& folder, bool break_lock, const Shard& shard)
+{
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+        const auto name = entry.path().filename().string();
+        if (!name.starts_with(std::string(lock_name) + "-") || name == shard_lock_name(shard)) {
+            continue;
+        }
+        const auto holder = read_lock(entry.path().string());
+        if (holder && !holder->dead && !break_lock) {
+            throw_in_use(folder, *holder);
+        }
+    }
+}
+
 std::string shard_lock_name(const Shard& shard)
 {
     return fmt::format("{}-{}-of-{}", lock_name, shard.index, shard.count);

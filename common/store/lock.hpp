@@ -25,6 +25,9 @@ std::string take_lock(const std::string& folder, bool break_lock, const Shard& s
 std::string take_shard_lock(const std::string& folder, bool break_lock, const Shard& shard);
 std::string shard_lock_name(const Shard& shard);
 
+// For the holder of the folder's lock: throws OutputConflict if a live job holds a lock of any other shard.
+void expect_no_other_shard(const std::string& folder, bool break_lock, const Shard& shard);
+
 // Removes the lock if it still bears `token`; never throws.
 void release_lock(const std::string& folder, const std::string& token,
                   const std::string& name = lock_name) noexcept;

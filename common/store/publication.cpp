@@ -322,7 +322,8 @@ void Output::release() noexcept
 // Collective. Takes the folder's lock; a shard waits for its siblings, which hold it for moments.
 void Output::lock(bool break_lock)
 {
-    while (true) {
+    constexpr int longest_pause_s = 16;
+    for (int pause_s = 1;; pause_s = std::min(2 * pause_s, longest_pause_s)) {
         world_.on_root([&] { token_ = take_lock(path_, break_lock, shard()); });
         if (world_.any(!token_.empty())) {
             return;
@@ -331,7 +332,7 @@ void Output::lock(bool break_lock)
             throw Stopped(path_ + ": stopped on request while another shard had the folder");
         }
         alive("waiting for another shard");
-        std::this_thread::sleep_for(std::chrono::seconds(1));
+        std::this_thread::sleep_for(std::chrono::seconds(pause_s));
     }
 }
 
@@ -385,6 +386,8 @@ void Output::begin(bool force)
             up_to_date_ = complete;
             return;
         }
+        // A shard of what was begun before would publish its parts into what is begun now.
+        expect_no_other_shard(path_, opening_.break_lock, shard());
         remove_output(path_);
     }
     auto kept = now;

@@ -160,10 +160,11 @@ nlohmann::json Writer::State::committed(std::int64_t number) const
     try {
         const auto& plan = commit.at("plan");
         if (plan.at("id") != plan_id || plan.at("first") != expected.first ||
-            plan.at("last") != expected.last || commit.at("kind") != schema.kind) {
+            plan.at("last") != expected.last || commit.at("kind") != schema.kind ||
+            commit.at("configuration_digest") != output.request().configuration_digest) {
             throw OutputConflict(commit_path,
-                                 "belongs to another list of input objects or another size of parts; "
-                                 "--force makes the output anew");
+                                 "belongs to another list of input objects, another size of parts or another "
+                                 "configuration; --force makes the output anew");
         }
         verify_file(output.path(), commit.at("file"), true);
     } catch (const nlohmann::json::exception& problem) {

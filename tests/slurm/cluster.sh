@@ -1,6 +1,6 @@
 #!/bin/bash
 # A private Slurm cluster of N virtual nodes on this machine, for tests: the real slurmctld, slurmd and munged of Debian,
-# no systemd. Adapted from mini-slurm, a tool of the same authors.
+# no systemd.
 #
 #   cluster.sh up N DIR [--cpus C] [--gpus G] [--set KEY=VALUE]...   starts nodes n1..nN; prints the environment to use it
 #   cluster.sh env DIR              prints that environment again

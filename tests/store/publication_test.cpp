@@ -142,6 +142,21 @@ TEST(Output, IsTakenByShardsOfOneDivisionAtOnceAndByNobodyElse)
     EXPECT_EQ(open_code(world, folder / "store", shard(1, 2)), 73);
 }
 
+TEST(Output, IsNotMadeAnewWhileAShardOfWhatWasBegunIsAtWork)
+{
+    const World world(MPI_COMM_WORLD);
+    const Folder folder(world);
+    const auto shard = [](int index, const char* word) {
+        return Tiny{.opening = {.redo = word, .shard = {index, 2}}};
+    };
+    {
+        const store::Output first(world, folder / "store", tiny_request({}), false, shard(0, "a").opening);
+        EXPECT_EQ(open_code(world, folder / "store", shard(1, "b")), 73);
+        EXPECT_EQ(open_code(world, folder / "store", shard(1, "a")), 0);
+    }
+    EXPECT_EQ(open_code(world, folder / "store", shard(1, "b")), 0);
+}
+
 TEST(Output, RemovesLeftoversOfDeadJobs)
 {
     const World world(MPI_COMM_WORLD);

@@ -502,6 +502,16 @@ class Slurm(Driver):
                               ("embed.shards=0", ">= 1"), ("align.slurm-gpus-per-task=1", "gpus-per-node"), ("run.slurm-extra='", "quotation")):
             self.assertIn(word, self.submit("--set", setting, "--dry-run", expect=64).stderr)
 
+    def test_a_stage_that_is_just_stopping_goes_on_after_submit(self):
+        self.submit("--until", "match")
+        job = self.queue / "jobs/103"
+        job.write_text(f"RUNNING {job.read_text().split()[1]} -\n")
+        self.call("cancel", self.run_folder)
+        self.assertTrue(list(self.run_folder.rglob("match.stop")))
+        job.write_text(f"RUNNING {job.read_text().split()[1]} -\n")  # its checkpoint takes a while
+        self.submit("--until", "match")
+        self.assertFalse(list(self.run_folder.rglob("match.stop")))
+
     def test_cancel(self):
         self.submit()
         self.call("cancel", self.run_folder)
