@@ -110,13 +110,13 @@ TEST_F(CrashTest, ARankOfSeveralThatIsKilledIsNoDifferent)
 }
 
 // Three shards, at the same time; the exit code of the second.
-int write_shards(const std::string& path, const std::string& fault_of_second)
+int write_shards(const std::string& path, const std::string& fault_of_second, std::string* output = nullptr)
 {
     const auto shard = [&](int index) { return fmt::format(TINY_WRITER " {} {} 3", path, index); };
-    return run(
-        fmt::format("{} & a=$!; ASTROCLIP_FAULT={} {} & b=$!; {} & c=$!; "
-                    "wait $a || exit 1; wait $c || exit 2; wait $b",
-                    shard(0), fault_of_second, shard(1), shard(2)));
+    return run(fmt::format("{} & a=$!; ASTROCLIP_FAULT={} {} & b=$!; {} & c=$!; "
+                           "wait $a || exit 1; wait $c || exit 2; wait $b",
+                           shard(0), fault_of_second, shard(1), shard(2)),
+               output);
 }
 
 TEST_F(CrashTest, ShardsThatRunAtOnceMakeOneStoreAndAKilledOneIsRunAgainAlone)
@@ -125,7 +125,8 @@ TEST_F(CrashTest, ShardsThatRunAtOnceMakeOneStoreAndAKilledOneIsRunAgainAlone)
     const auto expected = store::content_id(folder / "whole");
     for (int round = 0; round < 4; ++round) {
         const auto path = folder / ("undisturbed" + std::to_string(round));
-        EXPECT_EQ(write_shards(path, ""), 0);
+        std::string output;
+        EXPECT_EQ(write_shards(path, "", &output), 0) << output;
         EXPECT_EQ(store::content_id(path), expected) << "completed by nobody";
     }
     for (const std::string fault : {"publish.before-close:1", "publish.before-manifest:1"}) {
