@@ -112,7 +112,13 @@ TEST_F(CrashTest, ARankOfSeveralThatIsKilledIsNoDifferent)
 // Three shards, at the same time; the exit code of the second.
 int write_shards(const std::string& path, const std::string& fault_of_second, std::string* output = nullptr)
 {
-    const auto shard = [&](int index) { return fmt::format(TINY_WRITER " {} {} 3", path, index); };
+    // Each has its own folder for MPI's session: Open MPI removes the common one when a job ends, even if
+    // another is just about to use it.
+    const auto shard = [&](int index) {
+        const auto session = fmt::format("{}-mpi-{}", path, index);
+        std::filesystem::create_directories(session);
+        return fmt::format("OMPI_MCA_orte_tmpdir_base={} " TINY_WRITER " {} {} 3", session, path, index);
+    };
     return run(fmt::format("{} & a=$!; ASTROCLIP_FAULT={} {} & b=$!; {} & c=$!; "
                            "wait $a || exit 1; wait $c || exit 2; wait $b",
                            shard(0), fault_of_second, shard(1), shard(2)),
