@@ -68,20 +68,23 @@ public:
         encode_ = [&o, &task, model, device](const data::Batch& batch) {
             const at::NoGradGuard no_grad;
             const train::Autocast autocast(o.trainer.precision, device.type());
-            return ssl::encode(model, batch, task.view, task.tokens, device);
+            return ssl::EncoderTokens{ssl::encode_images(model, batch, task.view, device),
+                                      ssl::encode_spectra(model, batch, task.tokens, device)};
         };
         inputs_.update(galaxies.content_ids());
     }
 
-    bool wanted() const { return o_.token_cache != "off" && task_.frozen(); }
+    bool wanted() const { return o_.token_cache != "off" && task_.same_tokens_every_epoch(); }
     std::int64_t bytes() const { return ssl::token_cache_bytes(galaxies_, encode_); }
 
     // Collective. Makes the cache, or what is missing of it, and opens it; null where there is to be none.
     std::unique_ptr<ssl::TokenCache> prepare(const std::string& output)
     {
-        if (!task_.frozen() && o_.token_cache != "off" && o_.token_cache != "auto") {
+        if (!task_.same_tokens_every_epoch() && o_.token_cache != "off" && o_.token_cache != "auto") {
             throw ConfigError(
-                "'token-cache' needs frozen encoders: image-encoder-rate and spectrum-encoder-rate 0");
+                "'token-cache' needs frozen encoders that see the same in every epoch: image-encoder-rate "
+                "and "
+                "spectrum-encoder-rate 0, flips none");
         }
         const auto path = o_.token_cache == "auto" ? output + "/token-cache" : o_.token_cache;
         if (!wanted() || !has_room(path, output)) {
@@ -135,7 +138,7 @@ private:
         shape.update(data::describe(task_.view));
         shape.update(data::describe(task_.tokens));
         store::Output cache(context_.world, path, {"token-cache", shape, digest_of(shape.dump()), inputs_},
-                            false);
+                            false, {.remedy = "removing the folder"});
         if (cache.up_to_date()) {
             return false;
         }

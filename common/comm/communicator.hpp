@@ -34,6 +34,8 @@ public:
     virtual void all_reduce_sum(at::Tensor& tensor) = 0;
     virtual std::unique_ptr<Work> all_reduce_sum_async(at::Tensor& tensor) = 0;
     virtual at::Tensor all_gather(const at::Tensor& tensor) = 0;  // [n, …] -> [size·n, …] in rank order
+    // Makes `all`, which is filled when the work is done.
+    virtual std::unique_ptr<Work> all_gather_async(const at::Tensor& tensor, at::Tensor& all) = 0;
     virtual at::Tensor reduce_scatter_sum(
         const at::Tensor& tensor) = 0;  // [size·n, …] -> [n, …], this rank's block
     virtual void barrier() = 0;

@@ -141,16 +141,19 @@ private:
 
 class LaneWork : public Work {
 public:
-    LaneWork(Lane& lane, std::uint64_t ticket) : lane_(lane), ticket_(ticket) {}
+    LaneWork(Lane& lane, std::uint64_t ticket, const char* what) : lane_(lane), ticket_(ticket), what_(what)
+    {
+    }
     void wait() override
     {
-        alive("all_reduce of gradients");
+        alive(what_);
         lane_.wait(ticket_);
     }
 
 private:
     Lane& lane_;
     std::uint64_t ticket_;
+    const char* what_;
 };
 
 // A contiguous MPI type of one row, so that counts are rows and do not overflow.
@@ -167,6 +170,25 @@ public:
 private:
     MPI_Datatype type_;
 };
+
+// Room for what `ranks` ranks have of a tensor like this.
+at::Tensor room_for_all(const at::Tensor& tensor, int ranks)
+{
+    auto shape = tensor.sizes().vec();
+    shape.at(0) *= ranks;
+    return at::empty(shape, tensor.options());
+}
+
+void gather(const at::Tensor& tensor, const at::Tensor& all, MPI_Comm comm)
+{
+    if (tensor.numel() > 0) {
+        const auto rows = tensor.size(0);
+        const RowType row(tensor.nbytes() / static_cast<std::size_t>(rows));
+        check(MPI_Allgather(tensor.const_data_ptr(), static_cast<int>(rows), row, all.mutable_data_ptr(),
+                            static_cast<int>(rows), row, comm),
+              "MPI_Allgather");
+    }
+}
 
 class MpiCommunicator : public Communicator {
 public:
@@ -199,24 +221,24 @@ public:
     {
         const auto ticket =
             lane_.submit([tensor, comm = lane_.comm()]() mutable { all_reduce(tensor, comm); });
-        return std::make_unique<LaneWork>(lane_, ticket);
+        return std::make_unique<LaneWork>(lane_, ticket, "all_reduce of gradients");
     }
 
     at::Tensor all_gather(const at::Tensor& tensor) override
     {
         alive("all_gather of a tensor");
         require_host(tensor);
-        auto shape = tensor.sizes().vec();
-        const auto rows = shape.at(0);
-        shape[0] *= size();
-        auto all = at::empty(shape, tensor.options());
-        if (tensor.numel() > 0) {
-            const RowType row(tensor.nbytes() / static_cast<std::size_t>(rows));
-            check(MPI_Allgather(tensor.const_data_ptr(), static_cast<int>(rows), row, all.mutable_data_ptr(),
-                                static_cast<int>(rows), row, world_.handle()),
-                  "MPI_Allgather");
-        }
+        auto all = room_for_all(tensor, size());
+        gather(tensor, all, world_.handle());
         return all;
+    }
+
+    std::unique_ptr<Work> all_gather_async(const at::Tensor& tensor, at::Tensor& all) override
+    {
+        require_host(tensor);
+        all = room_for_all(tensor, size());
+        const auto ticket = lane_.submit([tensor, all, comm = lane_.comm()] { gather(tensor, all, comm); });
+        return std::make_unique<LaneWork>(lane_, ticket, "all_gather of a tensor");
     }
 
     at::Tensor reduce_scatter_sum(const at::Tensor& tensor) override

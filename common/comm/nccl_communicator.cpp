@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstring>
 #include <thread>
+#include <vector>
 
 #include "comm/communicator.hpp"
 #include "core/heartbeat.hpp"
@@ -76,8 +77,11 @@ void order(cudaStream_t before, cudaStream_t after)
 // Makes the current stream wait for a collective.
 class StreamWork : public Work {
 public:
-    StreamWork(at::Tensor tensor, cudaStream_t stream) : tensor_(std::move(tensor)) { done_.record(stream); }
-    // A tensor that nobody waited for must not be freed, and its memory used, while it is still summed.
+    StreamWork(std::vector<at::Tensor> tensors, cudaStream_t stream) : tensors_(std::move(tensors))
+    {
+        done_.record(stream);
+    }
+    // Tensors that nobody waited for must not be freed, and their memory used, while they are still sent.
     ~StreamWork() override
     {
         if (!waited_) {
@@ -91,7 +95,7 @@ public:
     }
 
 private:
-    at::Tensor tensor_;
+    std::vector<at::Tensor> tensors_;
     Event done_;
     bool waited_ = false;
 };
@@ -153,20 +157,24 @@ public:
         require_own(tensor);
         order(current(), lane_);
         follow(sum(tensor, lane_), "ncclAllReduce");
-        return std::make_unique<StreamWork>(tensor, lane_);
+        return std::make_unique<StreamWork>(std::vector{tensor}, lane_);
     }
 
     at::Tensor all_gather(const at::Tensor& tensor) override
     {
         require_own(tensor);
-        auto shape = tensor.sizes().vec();
-        shape.at(0) *= size();
-        auto all = at::empty(shape, tensor.options());
-        in_order("ncclAllGather", [&](cudaStream_t stream) {
-            return ncclAllGather(tensor.const_data_ptr(), all.mutable_data_ptr(), count(tensor),
-                                 type_of(tensor.scalar_type()), comm_, stream);
-        });
+        auto all = room_for_all(tensor);
+        in_order("ncclAllGather", [&](cudaStream_t stream) { return gather(tensor, all, stream); });
         return all;
+    }
+
+    std::unique_ptr<Work> all_gather_async(const at::Tensor& tensor, at::Tensor& all) override
+    {
+        require_own(tensor);
+        all = room_for_all(tensor);
+        order(current(), lane_);
+        follow(gather(tensor, all, lane_), "ncclAllGather");
+        return std::make_unique<StreamWork>(std::vector{tensor, all}, lane_);
     }
 
     at::Tensor reduce_scatter_sum(const at::Tensor& tensor) override
@@ -207,6 +215,19 @@ private:
     {
         return ncclAllReduce(tensor.const_data_ptr(), tensor.mutable_data_ptr(), count(tensor),
                              type_of(tensor.scalar_type()), ncclSum, comm_, stream);
+    }
+
+    at::Tensor room_for_all(const at::Tensor& tensor) const
+    {
+        auto shape = tensor.sizes().vec();
+        shape.at(0) *= size();
+        return at::empty(shape, tensor.options());
+    }
+
+    ncclResult_t gather(const at::Tensor& tensor, const at::Tensor& all, cudaStream_t stream)
+    {
+        return ncclAllGather(tensor.const_data_ptr(), all.mutable_data_ptr(), count(tensor),
+                             type_of(tensor.scalar_type()), comm_, stream);
     }
 
     // After what is queued on the current stream, and before what will be.

@@ -184,6 +184,21 @@ ImageViews multi_crop(const at::Tensor& flux, std::span<const std::int64_t> obje
     return views;
 }
 
+at::Tensor random_flips(const at::Tensor& image, std::span<const std::int64_t> object_ids, std::uint64_t seed,
+                        std::uint32_t epoch)
+{
+    const auto draws = at::empty({2, static_cast<std::int64_t>(object_ids.size()), 1, 1, 1}, at::kBool);
+    auto* flip = draws.data_ptr<bool>();
+    for (std::size_t i = 0; i < object_ids.size(); ++i) {
+        Random random(seed, "image-flips", epoch, static_cast<std::uint64_t>(object_ids[i]));
+        flip[i] = random.uniform() < 0.5;
+        flip[object_ids.size() + i] = random.uniform() < 0.5;
+    }
+    const auto where = draws.to(image.device());
+    const auto turned = at::where(where[0], image.flip({2}), image);
+    return at::where(where[1], turned.flip({3}), turned);
+}
+
 at::Tensor centre_view(const at::Tensor& flux, const CentreViewConfig& config)
 {
     const auto cropped = centre_crop(to_rgb(flux, rgb_from_name(config.rgb)), config.crop);

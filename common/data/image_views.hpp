@@ -54,6 +54,11 @@ CentreViewConfig centre_view_config(const std::map<std::string, std::string>& me
 // Fluxes [b, 3, H, W] in nanomaggy -> RGB -> centre crop -> [b, 3, crop, crop].
 at::Tensor centre_view(const at::Tensor& flux, const CentreViewConfig& config = {});
 
+// Each image turned over along its rows and along its columns with probability ½ each, a function of (seed,
+// epoch, object id) alone: [b, C, H, W] -> the same shape.
+at::Tensor random_flips(const at::Tensor& image, std::span<const std::int64_t> object_ids, std::uint64_t seed,
+                        std::uint32_t epoch);
+
 // Standard normal numbers [b, shape...], float32, row i from the stream of (seed, purpose, epoch,
 // object_ids[i]).
 at::Tensor unit_normals(std::span<const std::int64_t> object_ids, at::IntArrayRef shape, std::uint64_t seed,

@@ -5,6 +5,7 @@
 
 #include <cctype>
 #include <cmath>
+#include <optional>
 
 #include "core/error.hpp"
 #include "core/heartbeat.hpp"
@@ -29,6 +30,12 @@ double symmetric_loss(const at::Tensor& cosines, double scale)
 {
     const auto logits = scale * cosines;
     return 0.5 * (cross_entropy_of_matches(logits) + cross_entropy_of_matches(logits.t())).item<double>();
+}
+
+// What 16-bit products gave is compared in float32; a model of float64 stays so.
+at::Tensor of_loss(const at::Tensor& embedding)
+{
+    return embedding.scalar_type() == at::kDouble ? embedding : embedding.to(at::kFloat);
 }
 
 // Is a parameter of an encoder of `blocks` blocks trained, if its last `trained` are (0: all)? What the
@@ -72,7 +79,11 @@ void bind(config::Section options, ClipTaskConfig& config)
         .option("micro-batch", config.micro_batch,
                 "pairs a rank embeds at once, twice: less memory for the same gradient; 0: all",
                 config::runtime_only(config::at_least(0)))
-        .option("weight-decay", config.weight_decay, "AdamW's weight decay", config::at_least(0));
+        .option("weight-decay", config.weight_decay, "AdamW's weight decay", config::at_least(0))
+        .option("flips", config.flips,
+                "images turned over at random: none, train, or always (in validation too, as the workshop's "
+                "code)",
+                config::one_of({"none", "train", "always"}));
     bind(options, config.head);
     bind(options, config.loss);
     bind(options, config.view);
@@ -92,7 +103,8 @@ ClipTask::ClipTask(const ClipTaskConfig& config, nn::AlignedModel model, const n
       read_([&galaxies, cache](std::span<const std::int64_t> numbers) {
           return cache != nullptr ? cache->read(numbers) : galaxies.read(numbers);
       }),
-      log_scale_(at::full({}, std::log(config.loss.logit_scale), at::kFloat).to(ranks.device())),
+      log_scale_(at::full({}, std::log(config.loss.logit_scale), model_->parameters().front().options())
+                     .to(ranks.device())),
       loader_(
           read_, galaxies.paired(false),
           data::Sampler(static_cast<std::int64_t>(galaxies.paired(false).size()), config.batch_size, seed),
@@ -134,30 +146,58 @@ std::vector<train::Parameter> ClipTask::parameters() const
     return all;
 }
 
-EncoderTokens encode(const nn::AlignedModel& model, const data::Batch& batch,
-                     const data::CentreViewConfig& view, const data::SpectrumTokensConfig& config,
-                     at::Device device)
+at::Tensor encode_images(const nn::AlignedModel& model, const data::Batch& batch,
+                         const data::CentreViewConfig& view, at::Device device)
 {
-    const auto images = data::centre_view(batch.images.to(device), view);
-    const auto tokens = data::spectrum_tokens(batch.spectra.to(device), config,
-                                              batch.ivar.defined() ? batch.ivar.to(device) : at::Tensor());
-    return {model->image_encoder->backbone->tokens_without_position(images),
-            model->spectrum_encoder->backbone->forward(tokens)};
+    const auto type = at::TensorOptions(device).dtype(model->parameters().front().dtype());
+    return model->image_encoder->backbone->tokens_without_position(
+        data::centre_view(batch.images.to(type), view));
 }
 
-ClipTask::Embeddings ClipTask::embed(const data::Batch& batch, const nn::Dropout* image_dropout,
-                                     const nn::Dropout* spectrum_dropout) const
+at::Tensor encode_spectra(const nn::AlignedModel& model, const data::Batch& batch,
+                          const data::SpectrumTokensConfig& tokens, at::Device device)
 {
-    EncoderTokens tokens;
-    if (batch.image_tokens.defined()) {
-        tokens = {batch.image_tokens.to(ranks_.device()).to(at::kFloat),
-                  batch.spectrum_tokens.to(ranks_.device()).to(at::kFloat)};
-    } else {
-        const at::AutoGradMode gradients(!config_.frozen() && at::GradMode::is_enabled());
-        tokens = encode(model_, batch, config_.view, config_.tokens, ranks_.device());
+    const auto type = at::TensorOptions(device).dtype(model->parameters().front().dtype());
+    return model->spectrum_encoder->backbone->forward(data::spectrum_tokens(
+        batch.spectra.to(type), tokens, batch.ivar.defined() ? batch.ivar.to(type) : at::Tensor()));
+}
+
+data::Batch ClipTask::flipped(data::Batch batch, const Draws* draws) const
+{
+    if (config_.flips == "always" || (config_.flips == "train" && draws != nullptr)) {
+        batch.images =
+            data::random_flips(batch.images, batch.object_ids, seed_, draws != nullptr ? draws->step : 0);
     }
-    return {model_->image_encoder->head->forward(tokens.image, image_dropout).to(at::kFloat),
-            model_->spectrum_encoder->head->forward(tokens.spectrum, spectrum_dropout).to(at::kFloat)};
+    return batch;
+}
+
+ClipTask::Embeddings ClipTask::embed(const data::Batch& batch, const Draws* draws,
+                                     const OnSpectra& on_spectra) const
+{
+    const auto device = ranks_.device();
+    const auto spectrum_tokens = [&] {
+        if (batch.spectrum_tokens.defined()) {
+            return batch.spectrum_tokens.to(device).to(at::kFloat);
+        }
+        const at::AutoGradMode gradients(config_.spectrum_encoder_rate > 0 && at::GradMode::is_enabled());
+        return encode_spectra(model_, batch, config_.tokens, device);
+    };
+    const auto image_tokens = [&] {
+        if (batch.image_tokens.defined()) {
+            return batch.image_tokens.to(device).to(at::kFloat);
+        }
+        const at::AutoGradMode gradients(config_.image_encoder_rate > 0 && at::GradMode::is_enabled());
+        return encode_images(model_, flipped(batch, draws), config_.view, device);
+    };
+    Embeddings z;
+    z.spectrum = of_loss(model_->spectrum_encoder->head->forward(
+        spectrum_tokens(), draws != nullptr ? &draws->spectrum : nullptr));
+    if (on_spectra) {
+        on_spectra(z.spectrum);
+    }
+    z.image = of_loss(
+        model_->image_encoder->head->forward(image_tokens(), draws != nullptr ? &draws->image : nullptr));
+    return z;
 }
 
 std::int64_t ClipTask::micro_batches() const
@@ -168,42 +208,44 @@ std::int64_t ClipTask::micro_batches() const
 
 // Gradient caching (Gao et al. 2021, arXiv 2101.06983): the embeddings of all parts, then the loss and its
 // gradient by them, then part by part the embeddings once more, with their graph, and the rest of the chain.
-ClipTask::Embeddings ClipTask::embed_by_parts(const nn::Dropout& image_dropout,
-                                              const nn::Dropout& spectrum_dropout) const
+ClipTask::Embeddings ClipTask::embed_by_parts(const Draws& draws, const OnSpectra& on_spectra) const
 {
     if (micro_batches() == 1) {
-        return embed(batch_, &image_dropout, &spectrum_dropout);
+        return embed(batch_, &draws, on_spectra);
     }
     std::vector<at::Tensor> both;
     for (std::int64_t first = 0; first < batch_.size(); first += config_.micro_batch) {
         const auto count = std::min(config_.micro_batch, batch_.size() - first);
-        const auto part = [this, first, count, image_dropout, spectrum_dropout](const at::Tensor&) {
-            const auto image = image_dropout.of(first, count), spectrum = spectrum_dropout.of(first, count);
-            const auto z = embed(data::narrowed(batch_, first, count), &image, &spectrum);
+        const auto part = [this, first, count, draws](const at::Tensor&) {
+            const Draws own{draws.step, draws.image.of(first, count), draws.spectrum.of(first, count)};
+            const auto z = embed(data::narrowed(batch_, first, count), &own);
             return at::cat({z.image, z.spectrum}, 1);
         };
         both.push_back(nn::recomputed(part, at::zeros({1})));
     }
     const auto halves = at::cat(both).chunk(2, 1);
+    on_spectra(halves[1]);
     return {halves[0], halves[1]};
 }
 
 train::Loss ClipTask::forward(std::int64_t step)
 {
     const auto draw = static_cast<std::uint32_t>(step);
-    const nn::Dropout image_dropout(stream_key(seed_, "image-head"), draw, batch_.object_ids);
-    const nn::Dropout spectrum_dropout(stream_key(seed_, "spectrum-head"), draw, batch_.object_ids);
-    const auto z = embed_by_parts(image_dropout, spectrum_dropout);
+    std::optional<GatheredSpectra> spectra;
+    const auto z = embed_by_parts({draw,
+                                   {stream_key(seed_, "image-head"), draw, batch_.object_ids},
+                                   {stream_key(seed_, "spectrum-head"), draw, batch_.object_ids}},
+                                  [&](const at::Tensor& rows) {
+                                      spectra.emplace(ranks_, rows, gather_from_name(config_.loss.gather));
+                                  });
 
     const auto scale = config_.loss.learn_scale ? log_scale_.exp().clamp_max(largest_scale)
                                                 : at::full({}, config_.loss.logit_scale, z.image.options());
-    const auto gather = gather_from_name(config_.loss.gather);
     train::Loss loss;
-    loss.share = info_nce(ranks_, z.image, z.spectrum, scale, gather, config_.loss.tile);
+    loss.share = info_nce(z.image, *spectra, scale, config_.loss.tile);
     {
         const at::NoGradGuard no_grad;
-        const auto at_one =
-            info_nce(ranks_, z.image.detach(), z.spectrum.detach(), 1.0, gather, config_.loss.tile);
+        const auto at_one = info_nce(z.image, *spectra, at::ones({}, z.image.options()), config_.loss.tile);
         loss.terms["loss_at_scale_1"] = at_one.item<double>();
     }
     loss.terms["logit_scale"] = scale.item<double>();
@@ -231,9 +273,8 @@ ClipTask::Embeddings ClipTask::embed_held_out()
     for (std::int64_t at = 0; at < own; at += embedding_batch) {
         alive("validation");
         const auto count = std::min(embedding_batch, own - at);
-        const auto z =
-            embed(read_(share.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(count))),
-                  nullptr, nullptr);
+        const auto z = embed(
+            read_(share.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(count))), nullptr);
         image.push_back(z.image);
         spectrum.push_back(z.spectrum);
     }

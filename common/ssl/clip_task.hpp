@@ -1,5 +1,7 @@
 #pragma once
 
+#include <functional>
+
 #include "comm/communicator.hpp"
 #include "config/options.hpp"
 #include "data/batches.hpp"
@@ -21,7 +23,11 @@ struct ClipTaskConfig {
     int trained_blocks = 0;  // of an encoder that is trained, its last blocks and last norm; 0: all of it
     std::int64_t micro_batch = 0;  // pairs that a rank embeds at once; 0: all of its share
     double weight_decay = 0.05;
+    // Images turned over at random: none (as the published cross-attention model), train, or always (in
+    // validation too, as the workshop's code does).
+    std::string flips = "none";
     bool frozen() const { return image_encoder_rate == 0 && spectrum_encoder_rate == 0; }
+    bool same_tokens_every_epoch() const { return frozen() && flips == "none"; }
     nn::HeadConfig head;
     InfoNceConfig loss;
     data::CentreViewConfig view;
@@ -30,10 +36,11 @@ struct ClipTaskConfig {
 };
 void bind(config::Section options, ClipTaskConfig& config);
 
-// What a frozen or trained pair of encoders sees of a batch, and the tokens it gives.
-EncoderTokens encode(const nn::AlignedModel& model, const data::Batch& batch,
-                     const data::CentreViewConfig& view, const data::SpectrumTokensConfig& tokens,
-                     at::Device device);
+// What an encoder, frozen or trained, sees of a batch, and the tokens [B, N, D] that it gives.
+at::Tensor encode_images(const nn::AlignedModel& model, const data::Batch& batch,
+                         const data::CentreViewConfig& view, at::Device device);
+at::Tensor encode_spectra(const nn::AlignedModel& model, const data::Batch& batch,
+                          const data::SpectrumTokensConfig& tokens, at::Device device);
 
 // Contrastive alignment of image and spectrum of the same galaxy (AstroCLIP: Parker et al. 2024, §3):
 // pretrained encoders, a cross-attention head on each, InfoNCE over the global batch.
@@ -68,9 +75,15 @@ private:
     struct Embeddings {
         at::Tensor image, spectrum;  // z [n, E], float32
     };
-    Embeddings embed(const data::Batch& batch, const nn::Dropout* image_dropout,
-                     const nn::Dropout* spectrum_dropout) const;
-    Embeddings embed_by_parts(const nn::Dropout& image_dropout, const nn::Dropout& spectrum_dropout) const;
+    struct Draws {  // of a training step
+        std::uint32_t step;
+        nn::Dropout image, spectrum;
+    };
+    // on_spectra(z) once the spectra are embedded, before the images are.
+    using OnSpectra = std::function<void(const at::Tensor& z)>;
+    Embeddings embed(const data::Batch& batch, const Draws* draws, const OnSpectra& on_spectra = {}) const;
+    Embeddings embed_by_parts(const Draws& draws, const OnSpectra& on_spectra) const;
+    data::Batch flipped(data::Batch batch, const Draws* draws) const;
     std::int64_t micro_batches() const;
     void require_trained_gradients();
     Embeddings embed_held_out();

@@ -86,6 +86,43 @@ void back_through_division(at::Tensor& grad, const at::Tensor& rows, const at::T
     });
 }
 
+}  // namespace
+
+struct GatheredSpectra::State {
+    comm::Communicator& ranks;
+    Gather gather;
+    at::Tensor spectrum;  // [n, E] of this rank (gather full: of all), with its graph
+    UnitRows own;
+    at::Tensor all_rows{};  // of all ranks, after all(); own.rows where nothing is gathered
+    std::unique_ptr<comm::Work> work{};
+
+    bool spread() const { return gather == Gather::grad && ranks.size() > 1; }
+    const at::Tensor& all()
+    {
+        if (work) {
+            work->wait();
+            work.reset();
+        }
+        return all_rows;
+    }
+};
+
+GatheredSpectra::GatheredSpectra(comm::Communicator& ranks, const at::Tensor& spectrum, Gather gather)
+{
+    const FullPrecision guard(c10::autocast_dispatch_keyset);
+    const auto rows = gather == Gather::full ? comm::all_gather_with_grad(ranks, spectrum) : spectrum;
+    const at::NoGradGuard no_grad;
+    state_ = std::make_unique<State>(ranks, gather, rows, UnitRows(rows));
+    state_->all_rows = state_->own.rows;
+    if (state_->spread()) {
+        state_->work = ranks.all_gather_async(state_->own.rows, state_->all_rows);
+    }
+}
+
+GatheredSpectra::~GatheredSpectra() = default;
+
+namespace {
+
 void in_parallel(std::int64_t n, const std::function<void(std::int64_t)>& visit)
 {
     if (n == 1) {  // here, so that what is called may use all threads
@@ -180,16 +217,18 @@ at::Tensor weight_of(const at::Tensor& loss, const at::Tensor& match, double sca
     return ((1 - match) * scale - loss).exp_();
 }
 
-// InfoNCE of [n, E] image and spectrum embeddings; `ranks` null: these are all pairs.
+// InfoNCE of [n, E] image and spectrum embeddings.
 class TiledInfoNce : public torch::autograd::Function<TiledInfoNce> {
 public:
     static at::Tensor forward(AutogradContext* context, const at::Tensor& image, const at::Tensor& spectrum,
-                              const at::Tensor& scale, comm::Communicator* ranks, std::int64_t tile)
+                              const at::Tensor& scale, GatheredSpectra::State* gathered, std::int64_t tile)
     {
         const FullPrecision guard(c10::autocast_dispatch_keyset);
-        const UnitRows images(image), own_spectra(spectrum);
+        const UnitRows images(image);
+        const auto& own_spectra = gathered->own;
+        auto* ranks = gathered->spread() ? &gathered->ranks : nullptr;  // null: these are all pairs
         const auto rows = image.size(0);
-        const auto spectra = ranks ? ranks->all_gather(own_spectra.rows) : own_spectra.rows;
+        const auto& spectra = gathered->all();
         const auto first = ranks ? ranks->rank() * rows : 0;
         const auto factor = scale.item<double>();
 
@@ -324,14 +363,15 @@ at::Tensor unit_rows(const at::Tensor& x, double eps)
 at::Tensor info_nce(comm::Communicator& ranks, const at::Tensor& image, const at::Tensor& spectrum,
                     const at::Tensor& scale, Gather gather, std::int64_t tile)
 {
-    const FullPrecision guard(c10::autocast_dispatch_keyset);
-    auto images = image, spectra = spectrum;
-    if (gather == Gather::full) {
-        images = comm::all_gather_with_grad(ranks, images);
-        spectra = comm::all_gather_with_grad(ranks, spectra);
-    }
-    const bool spread = gather == Gather::grad && ranks.size() > 1;
-    return TiledInfoNce::apply(images, spectra, scale, spread ? &ranks : nullptr, tile);
+    return info_nce(image, GatheredSpectra(ranks, spectrum, gather), scale, tile);
+}
+
+at::Tensor info_nce(const at::Tensor& image, const GatheredSpectra& spectra, const at::Tensor& scale,
+                    std::int64_t tile)
+{
+    auto& state = spectra.state();
+    const auto images = state.gather == Gather::full ? comm::all_gather_with_grad(state.ranks, image) : image;
+    return TiledInfoNce::apply(images, state.spectrum, scale, &state, tile);
 }
 
 at::Tensor info_nce(comm::Communicator& ranks, const at::Tensor& image, const at::Tensor& spectrum,

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "comm/communicator.hpp"
@@ -32,6 +33,21 @@ inline constexpr double unit_eps = 1e-3;  // rows shorter than this are divided 
 // x / max(|x|, eps) along the last dimension; at least float32.
 at::Tensor unit_rows(const at::Tensor& x, double eps = unit_eps);
 
+// The spectra's embeddings, on their way to all ranks: begun before the images are encoded, what is sent is
+// sent meanwhile. Of one step; `ranks` outlives it.
+class GatheredSpectra {
+public:
+    // Collective. spectrum  [n, E], the same n > 0 on every rank; may require a gradient
+    GatheredSpectra(comm::Communicator& ranks, const at::Tensor& spectrum, Gather gather = Gather::grad);
+    ~GatheredSpectra();
+
+    struct State;
+    State& state() const { return *state_; }
+
+private:
+    std::unique_ptr<State> state_;
+};
+
 // Symmetric InfoNCE (van den Oord et al. 2018; Radford et al. 2021) of matching rows:
 //   L = ½ [CE(S, i) + CE(Sᵀ, i)],  S = scale · unit(image) unit(spectrum)ᵀ over the global batch.
 //
@@ -48,6 +64,8 @@ at::Tensor unit_rows(const at::Tensor& x, double eps = unit_eps);
 // gathered and only their gradients scattered.
 at::Tensor info_nce(comm::Communicator& ranks, const at::Tensor& image, const at::Tensor& spectrum,
                     const at::Tensor& scale, Gather gather = Gather::grad, std::int64_t tile = default_tile);
+at::Tensor info_nce(const at::Tensor& image, const GatheredSpectra& spectra, const at::Tensor& scale,
+                    std::int64_t tile = default_tile);
 at::Tensor info_nce(comm::Communicator& ranks, const at::Tensor& image, const at::Tensor& spectrum,
                     double scale = 15.5, Gather gather = Gather::grad, std::int64_t tile = default_tile);
 

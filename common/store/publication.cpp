@@ -368,18 +368,18 @@ void Output::begin(bool force)
             before = complete ? complete_request(path_) : read_json(path_ + "/request.json");
         } catch (const std::exception& error) {
             if (!force && opening_.redo.empty()) {
-                throw OutputConflict(
-                    path_, fmt::format("holds an output that cannot be read ({}); --force makes it anew",
-                                       error.what()));
+                throw OutputConflict(path_,
+                                     fmt::format("holds an output that cannot be read ({}); {} makes it anew",
+                                                 error.what(), opening_.remedy));
             }
         }
         const auto word = before.value("redo", "");
         force = force || (!opening_.redo.empty() && opening_.redo != word);
         if (!force && !same_request(before, now)) {
             throw OutputConflict(
-                path_,
-                fmt::format("{} with another request:\n{}--force makes it anew, or name another folder",
-                            complete ? "is complete" : "was begun", request_differences(before, now)));
+                path_, fmt::format("{} with another request:\n{}{} makes it anew, or name another folder",
+                                   complete ? "is complete" : "was begun", request_differences(before, now),
+                                   opening_.remedy));
         }
         if (!force) {
             opening_.redo = word;

@@ -27,6 +27,7 @@ struct Opening {
     bool break_lock = false;
     std::string redo{};  // a word: made anew, unless it was begun under this word already
     Shard shard{};
+    std::string remedy = "--force";  // what makes it anew, as messages say
 };
 
 // Exclusive use of an output folder by one job, or of its shards by one job each. The lock file says who

@@ -59,6 +59,13 @@ TEST_P(CommunicatorTest, GathersInRankOrderAndScattersBack)
         EXPECT_TRUE(all.narrow(0, 2 * r, 2).eq(r).all().item<bool>());
     }
     EXPECT_TRUE(ranks->reduce_scatter_sum(all).eq(world.rank() * world.size()).all().item<bool>());
+
+    at::Tensor later;
+    const auto work = ranks->all_gather_async(own, later);
+    auto between = at::ones({3}, options.dtype(at::kFloat));  // other collectives may go on meanwhile
+    ranks->all_reduce_sum(between);
+    work->wait();
+    EXPECT_TRUE(later.equal(all));
 }
 
 TEST_P(CommunicatorTest, BroadcastsFromAnyRank)

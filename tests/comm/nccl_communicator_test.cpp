@@ -105,6 +105,20 @@ TEST_F(NcclCommunicator, LetsComputingGoOnUntilAnAsynchronousSumIsWaitedFor)
     EXPECT_EQ(stand_in_.count("cudaStreamWaitEvent stream=1"), 1);
 }
 
+TEST_F(NcclCommunicator, LetsComputingGoOnUntilAnAsynchronousGatheringIsWaitedFor)
+{
+    calls();
+    at::Tensor all;
+    auto work = ranks_->all_gather_async(at::full({2, 3}, double(world_.rank()), at::kDouble), all);
+    EXPECT_EQ(calls(), (Calls{"cudaEventCreate", "cudaEventRecord event=0 stream=1",
+                              "cudaStreamWaitEvent stream=2 event=0", "cudaEventDestroy",
+                              typed("ncclAllGather", 6, ncclFloat64), "cudaEventCreate",
+                              "cudaEventRecord event=1 stream=2"}));
+    work->wait();
+    EXPECT_EQ(calls(), (Calls{"cudaStreamWaitEvent stream=1 event=0"}));
+    EXPECT_TRUE(all[2 * world_.size() - 1].eq(world_.size() - 1).all().item<bool>());
+}
+
 TEST_F(NcclCommunicator, AbortsOnceAndNeverDestroysAfterAnError)
 {
     stand_in_.fail_at = 0;

@@ -113,6 +113,29 @@ TEST(MultiCrop, BlursAndAddsNoiseWithTheEffectiveProbabilities)
     EXPECT_NEAR(share(flat.local, 1e-4), 0.5 * 0.875, 0.08);
 }
 
+TEST(RandomFlips, TurnHalfOfTheImagesOverEachWayAsTheirIdsSay)
+{
+    constexpr std::int64_t count = 2000;
+    std::vector<std::int64_t> ids(count);
+    std::iota(ids.begin(), ids.end(), 17);
+    const auto image = at::arange(12, at::kFloat).view({1, 1, 3, 4}).expand({count, 1, 3, 4});
+    const auto flipped = random_flips(image, ids, 5, 2);
+    std::array<int, 4> found{};
+    for (std::int64_t i = 0; i < count; ++i) {
+        for (int way = 0; way < 4; ++way) {
+            at::Tensor expected = image[i];
+            expected = way % 2 == 1 ? expected.flip({1}) : expected;
+            expected = way / 2 == 1 ? expected.flip({2}) : expected;
+            found[static_cast<std::size_t>(way)] += flipped[i].equal(expected) ? 1 : 0;
+        }
+    }
+    for (const int times : found) {
+        EXPECT_NEAR(times, count / 4, 100);  // five standard deviations of a binomial distribution
+    }
+    EXPECT_TRUE(random_flips(image.narrow(0, 7, 1), std::span(ids).subspan(7, 1), 5, 2)[0].equal(flipped[7]));
+    EXPECT_FALSE(random_flips(image, ids, 5, 3).equal(flipped));
+}
+
 TEST(UnitNormals, HaveTheMomentsOfANormalDistribution)
 {
     const auto x = unit_normals(ids_from(0, 10), {3, 50, 67}, 1, "test", 0).to(at::kDouble);

@@ -38,6 +38,7 @@ protected:
     {
         nn::AlignedModel fresh(vit, specformer, config_.head);
         nn::initialise(*fresh, 3);
+        fresh->to(type_);
         return fresh;
     }
     ClipTask task(comm::Communicator& ranks, const TokenCache* cache = nullptr) const
@@ -81,6 +82,7 @@ protected:
     test::TinySurvey survey_;
     std::unique_ptr<data::Galaxies> galaxies_;
     ClipTaskConfig config_;
+    at::ScalarType type_ = at::kFloat;
 };
 
 TEST_F(Alignment, GivesTheSameLossesOnAnyNumberOfRanks)
@@ -106,6 +108,12 @@ TEST_F(Alignment, OfMicroBatchesHasTheGradientOfTheWholeBatch)
             EXPECT_LT(test::relative_difference(gradient, whole.at(name)), 1e-5) << name;
         }
     }
+    type_ = at::kDouble;
+    const auto exact = gradients(0);
+    for (const auto& [name, gradient] : gradients(3)) {
+        EXPECT_EQ(gradient.scalar_type(), at::kDouble) << name;
+        EXPECT_LT(test::relative_difference(gradient, exact.at(name)), 1e-10) << name;
+    }
 }
 
 TEST_F(Alignment, FromCachedTokensTrainsAsFromTheEncoders)
@@ -113,7 +121,8 @@ TEST_F(Alignment, FromCachedTokensTrainsAsFromTheEncoders)
     const auto encoders = model();
     const auto encode_batch = [&](const data::Batch& batch) {
         const at::NoGradGuard no_grad;
-        return encode(encoders, batch, config_.view, config_.tokens, at::kCPU);
+        return EncoderTokens{encode_images(encoders, batch, config_.view, at::kCPU),
+                             encode_spectra(encoders, batch, config_.tokens, at::kCPU)};
     };
     {
         store::Output output(ranks_.world, survey_.folder + "/tokens", {"token-cache", {}, "tiny", {}},

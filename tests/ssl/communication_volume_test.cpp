@@ -36,6 +36,11 @@ public:
         sent += (size() - 1) * bytes(tensor);
         return of_.all_gather(tensor);
     }
+    std::unique_ptr<comm::Work> all_gather_async(const at::Tensor& tensor, at::Tensor& all) override
+    {
+        sent += (size() - 1) * bytes(tensor);
+        return of_.all_gather_async(tensor, all);
+    }
     at::Tensor reduce_scatter_sum(const at::Tensor& tensor) override
     {
         sent += (size() - 1) * bytes(tensor) / size();

@@ -57,6 +57,16 @@ class TokenCache(unittest.TestCase):
                               timeout=120)
         self.assertEqual(done.returncode, 73, done.stderr)
         self.assertIn("image_norm", done.stderr)
+        self.assertIn("removing the folder makes it anew", done.stderr)
+
+    def test_is_not_made_for_images_that_are_flipped(self):
+        flipped = self.align("flipped", "--flips", "always", "--steps", 2)
+        self.assertFalse((flipped / "token-cache").exists())
+        line = pipeline.command("align", RUN, 2, self.folder / "both", ["--token-cache", str(self.folder / "tokens"), "--flips", "train"])
+        done = subprocess.run(line, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=pipeline.environment(),
+                              timeout=120)
+        self.assertEqual(done.returncode, 64, done.stderr)
+        self.assertIn("flips", done.stderr)
 
     def test_is_not_made_for_encoders_that_are_trained(self):
         trained = self.align("trained", "--image-encoder-rate", 0.1, "--trained-blocks", 1, "--steps", 2, "--micro-batch", 3)
