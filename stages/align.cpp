@@ -80,12 +80,6 @@ public:
     // Collective. Makes the cache, or what is missing of it, and opens it; null where there is to be none.
     std::unique_ptr<ssl::TokenCache> prepare(const std::string& output)
     {
-        if (!task_.same_tokens_every_epoch() && o_.token_cache != "off" && o_.token_cache != "auto") {
-            throw ConfigError(
-                "'token-cache' needs frozen encoders that see the same in every epoch: image-encoder-rate "
-                "and "
-                "spectrum-encoder-rate 0, flips none");
-        }
         const auto path = o_.token_cache == "auto" ? output + "/token-cache" : o_.token_cache;
         if (!wanted() || !has_room(path, output)) {
             return nullptr;
@@ -176,7 +170,12 @@ void align(const Options& o, Context& context)
     const auto spectrum = open_model(context, "spectrum-encoder", o.spectrum_encoder, inputs);
     auto task = o.task;
     task.tokens = data::spectrum_tokens_config(spectrum->metadata(), "");
-    if (task.tokens.leaves_out_bad_bins()) {
+    if (!task.same_tokens_every_epoch() && o.token_cache != "off" && o.token_cache != "auto") {
+        throw ConfigError(
+            "'token-cache' needs frozen encoders that see the same in every epoch: image-encoder-rate, "
+            "spectrum-encoder-rate, shift and spectrum-noise 0, flips none");
+    }
+    if (task.tokens.leaves_out_bad_bins() || task.augmentation.spectrum_noise > 0) {
         galaxies->read_ivar();
     }
     const auto compute = start_compute(context);

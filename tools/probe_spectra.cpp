@@ -277,7 +277,7 @@ private:
         return entry;
     }
 
-    // Median of flux · sqrt(ivar) of each spectrum, over the samples with inverse variance.
+    // Median of flux · sqrt(ivar) of each spectrum, 0 where a sample has no inverse variance.
     void measure_snr(const std::vector<std::int64_t>& held_out)
     {
         const auto redshift = galaxies_.column("redshift");

@@ -250,6 +250,9 @@ public:
             throw InternalError("reduce_scatter of rows that the ranks do not divide");
         }
         shape[0] /= size();
+        if (tensor.scalar_type() == at::kBFloat16 || tensor.scalar_type() == at::kHalf) {
+            return reduce_scatter_sum(tensor.to(at::kFloat)).to(tensor.scalar_type());
+        }
         auto own = at::empty(shape, tensor.options());
         if (own.numel() > largest_count) {
             throw InternalError("reduce_scatter of more than 2^30 values a rank");

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstring>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -122,6 +123,11 @@ public:
     ~NcclCommunicator() override
     {
         if (comm_ == nullptr) {
+            return;
+        }
+        if (std::uncaught_exceptions() >
+            exceptions_) {  // the others are elsewhere: finalizing would wait for them
+            ncclCommAbort(comm_);
             return;
         }
         // Finalize is non-blocking too; a communicator in error was aborted and is null here.
@@ -272,6 +278,7 @@ private:
     c10::cuda::CUDAGuard guard_;
     c10::cuda::CUDAStream lane_;
     ncclComm_t comm_ = nullptr;
+    int exceptions_ = std::uncaught_exceptions();
 };
 
 }  // namespace

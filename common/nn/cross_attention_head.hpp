@@ -25,7 +25,7 @@ public:
 
 private:
     class Projections;
-    std::int64_t width_, heads_;
+    std::int64_t heads_;
     double dropout_;
     at::Tensor query_;  // [1, 1, E]
     std::shared_ptr<Projections> attention_;

@@ -5,8 +5,13 @@
 namespace astroclip::ssl {
 namespace {
 
-// Of each row, how many columns are nearer than its own.
-at::Tensor nearer(const at::Tensor& cosines) { return cosines.gt(cosines.diagonal().unsqueeze(1)).sum(1); }
+// Of each row, how many columns are nearer than its own; those as near as it count half, or vectors that are
+// all the same would find everything.
+at::Tensor nearer(const at::Tensor& cosines)
+{
+    const auto own = cosines.diagonal().unsqueeze(1);
+    return cosines.gt(own).sum(1) + 0.5 * (cosines.eq(own).sum(1) - 1);
+}
 
 double share(const at::Tensor& which) { return which.to(at::kDouble).mean().item<double>(); }
 

@@ -1,6 +1,7 @@
 #include "ssl/clip_task.hpp"
 
 #include <ATen/ATen.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <fmt/format.h>
 
 #include <cctype>
@@ -20,17 +21,6 @@ namespace {
 constexpr double largest_scale = 100;         // CLIP's clamp of a learned scale (Radford et al. 2021)
 constexpr std::int64_t largest_pool = 4096;   // held-out pairs among which validation retrieves
 constexpr std::int64_t embedding_batch = 32;  // pairs that are embedded at once in validation
-
-at::Tensor cross_entropy_of_matches(const at::Tensor& logits)
-{
-    return at::cross_entropy_loss(logits, at::arange(logits.size(0), logits.options().dtype(at::kLong)));
-}
-
-double symmetric_loss(const at::Tensor& cosines, double scale)
-{
-    const auto logits = scale * cosines;
-    return 0.5 * (cross_entropy_of_matches(logits) + cross_entropy_of_matches(logits.t())).item<double>();
-}
 
 // What 16-bit products gave is compared in float32; a model of float64 stays so.
 at::Tensor of_loss(const at::Tensor& embedding)
@@ -79,11 +69,8 @@ void bind(config::Section options, ClipTaskConfig& config)
         .option("micro-batch", config.micro_batch,
                 "pairs a rank embeds at once, twice: less memory for the same gradient; 0: all",
                 config::runtime_only(config::at_least(0)))
-        .option("weight-decay", config.weight_decay, "AdamW's weight decay", config::at_least(0))
-        .option("flips", config.flips,
-                "images turned over at random: none, train, or always (in validation too, as the workshop's "
-                "code)",
-                config::one_of({"none", "train", "always"}));
+        .option("weight-decay", config.weight_decay, "AdamW's weight decay", config::at_least(0));
+    bind(options, config.augmentation);
     bind(options, config.head);
     bind(options, config.loss);
     bind(options, config.view);
@@ -130,6 +117,9 @@ void ClipTask::require_trained_gradients()
 std::vector<train::Parameter> ClipTask::parameters() const
 {
     std::vector<train::Parameter> all;
+    if (config_.loss.learn_scale) {  // first: it goes with the last bucket, as its gradient has no parts
+        all.push_back({.name = "log_scale", .tensor = log_scale_, .weight_decay_scale = 0.0});
+    }
     for (const auto& item : model_->named_parameters()) {
         if (item.value().requires_grad()) {
             const auto& name = item.key();
@@ -139,9 +129,6 @@ std::vector<train::Parameter> ClipTask::parameters() const
                                     : 1.0;
             all.push_back({.name = name, .tensor = item.value(), .learning_rate_scale = rate});
         }
-    }
-    if (config_.loss.learn_scale) {
-        all.push_back({.name = "log_scale", .tensor = log_scale_, .weight_decay_scale = 0.0});
     }
     return all;
 }
@@ -162,19 +149,15 @@ at::Tensor encode_spectra(const nn::AlignedModel& model, const data::Batch& batc
         batch.spectra.to(type), tokens, batch.ivar.defined() ? batch.ivar.to(type) : at::Tensor()));
 }
 
-data::Batch ClipTask::flipped(data::Batch batch, const Draws* draws) const
-{
-    if (config_.flips == "always" || (config_.flips == "train" && draws != nullptr)) {
-        batch.images =
-            data::random_flips(batch.images, batch.object_ids, seed_, draws != nullptr ? draws->step : 0);
-    }
-    return batch;
-}
-
-ClipTask::Embeddings ClipTask::embed(const data::Batch& batch, const Draws* draws,
+ClipTask::Embeddings ClipTask::embed(const data::Batch& read, const Draws* draws,
                                      const OnSpectra& on_spectra) const
 {
     const auto device = ranks_.device();
+    const bool training = draws != nullptr;
+    const auto batch = config_.augmentation.changes_anything()
+                           ? augmented(read, config_.augmentation, config_.view.crop, seed_,
+                                       training ? draws->step : 0, training)
+                           : read;
     const auto spectrum_tokens = [&] {
         if (batch.spectrum_tokens.defined()) {
             return batch.spectrum_tokens.to(device).to(at::kFloat);
@@ -187,16 +170,16 @@ ClipTask::Embeddings ClipTask::embed(const data::Batch& batch, const Draws* draw
             return batch.image_tokens.to(device).to(at::kFloat);
         }
         const at::AutoGradMode gradients(config_.image_encoder_rate > 0 && at::GradMode::is_enabled());
-        return encode_images(model_, flipped(batch, draws), config_.view, device);
+        return encode_images(model_, batch, config_.view, device);
     };
     Embeddings z;
-    z.spectrum = of_loss(model_->spectrum_encoder->head->forward(
-        spectrum_tokens(), draws != nullptr ? &draws->spectrum : nullptr));
+    z.spectrum = of_loss(
+        model_->spectrum_encoder->head->forward(spectrum_tokens(), training ? &draws->spectrum : nullptr));
     if (on_spectra) {
         on_spectra(z.spectrum);
     }
-    z.image = of_loss(
-        model_->image_encoder->head->forward(image_tokens(), draws != nullptr ? &draws->image : nullptr));
+    z.image =
+        of_loss(model_->image_encoder->head->forward(image_tokens(), training ? &draws->image : nullptr));
     return z;
 }
 
@@ -239,17 +222,23 @@ train::Loss ClipTask::forward(std::int64_t step)
                                       spectra.emplace(ranks_, rows, gather_from_name(config_.loss.gather));
                                   });
 
-    const auto scale = config_.loss.learn_scale ? log_scale_.exp().clamp_max(largest_scale)
-                                                : at::full({}, config_.loss.logit_scale, z.image.options());
     train::Loss loss;
-    loss.share = info_nce(z.image, *spectra, scale, config_.loss.tile);
-    {
-        const at::NoGradGuard no_grad;
-        const auto at_one = info_nce(z.image, *spectra, at::ones({}, z.image.options()), config_.loss.tile);
-        loss.terms["loss_at_scale_1"] = at_one.item<double>();
-    }
-    loss.terms["logit_scale"] = scale.item<double>();
+    loss.share = info_nce(z.image, *spectra, scale(), config_.loss.tile);
+    loss.terms["logit_scale"] = scale().item<double>();
     return loss;
+}
+
+at::Tensor ClipTask::scale() const
+{
+    return config_.loss.learn_scale ? log_scale_.exp()
+                                    : at::full({}, config_.loss.logit_scale, log_scale_.options());
+}
+
+// The parameter itself is clamped, not what is made of it: else it could never come back.
+void ClipTask::after_step(std::int64_t)
+{
+    const at::NoGradGuard no_grad;
+    log_scale_.clamp_max_(std::log(largest_scale));
 }
 
 train::Rates ClipTask::rates(std::int64_t step) const
@@ -290,19 +279,24 @@ std::map<std::string, double> ClipTask::validate()
         return {};
     }
     const auto z = embed_held_out();
-    const auto image = unit_rows(z.image), spectrum = unit_rows(z.spectrum);
+    const c10::impl::ExcludeDispatchKeyGuard full_precision(c10::autocast_dispatch_keyset);
     const auto batch = std::min(config_.batch_size, total);
     const auto batches = total / batch;
     std::map<std::string, double> figures;
     for (std::int64_t b = 0; b < batches; ++b) {
-        const auto cosines =
-            image.narrow(0, b * batch, batch).matmul(spectrum.narrow(0, b * batch, batch).t());
-        figures["loss"] += symmetric_loss(cosines, config_.loss.logit_scale) / static_cast<double>(batches);
-        figures["loss_at_scale_1"] += symmetric_loss(cosines, 1.0) / static_cast<double>(batches);
+        const GatheredSpectra spectra(ranks_, z.spectrum.narrow(0, b * batch, batch), Gather::none);
+        const auto loss_at = [&](const at::Tensor& scale) {
+            const auto loss =
+                info_nce(z.image.narrow(0, b * batch, batch), spectra, scale, config_.loss.tile);
+            return loss.item<double>() / static_cast<double>(batches);
+        };
+        figures["loss"] += loss_at(scale());
+        figures["loss_at_scale_1"] += loss_at(at::ones_like(log_scale_));
     }
     figures["mutual_information_bound"] = std::log(static_cast<double>(batch)) - figures["loss"];
     const auto pool = std::min(total, largest_pool);
-    figures.merge(alignment_figures(image.narrow(0, 0, pool), spectrum.narrow(0, 0, pool)));
+    figures.merge(
+        alignment_figures(unit_rows(z.image.narrow(0, 0, pool)), unit_rows(z.spectrum.narrow(0, 0, pool))));
     return figures;
 }
 
@@ -325,6 +319,9 @@ std::map<std::string, at::Tensor> ClipTask::model() const
 {
     std::map<std::string, at::Tensor> all;
     add_state(all, "", *model_);
+    if (config_.loss.learn_scale) {
+        all["extra.log_scale"] = log_scale_.detach();  // of this very model, which need not be the last
+    }
     return all;
 }
 
@@ -337,7 +334,8 @@ std::map<std::string, std::string> ClipTask::model_metadata() const
     for (const auto& [key, value] : data::describe(config_.tokens)) {
         metadata["spectrum." + key] = value;
     }
-    metadata["logit_scale"] = fmt::format("{}", std::exp(log_scale_.item<double>()));
+    metadata["logit_scale"] =
+        config_.loss.learn_scale ? "exp(extra.log_scale)" : fmt::format("{}", config_.loss.logit_scale);
     return metadata;
 }
 

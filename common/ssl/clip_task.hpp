@@ -10,6 +10,7 @@
 #include "data/spectrum_tokens.hpp"
 #include "nn/encoder.hpp"
 #include "ssl/info_nce.hpp"
+#include "ssl/pair_augmentation.hpp"
 #include "ssl/token_cache.hpp"
 #include "train/schedule.hpp"
 #include "train/task.hpp"
@@ -23,11 +24,9 @@ struct ClipTaskConfig {
     int trained_blocks = 0;  // of an encoder that is trained, its last blocks and last norm; 0: all of it
     std::int64_t micro_batch = 0;  // pairs that a rank embeds at once; 0: all of its share
     double weight_decay = 0.05;
-    // Images turned over at random: none (as the published cross-attention model), train, or always (in
-    // validation too, as the workshop's code does).
-    std::string flips = "none";
+    PairAugmentation augmentation;
     bool frozen() const { return image_encoder_rate == 0 && spectrum_encoder_rate == 0; }
-    bool same_tokens_every_epoch() const { return frozen() && flips == "none"; }
+    bool same_tokens_every_epoch() const { return frozen() && !augmentation.changes_anything(); }
     nn::HeadConfig head;
     InfoNceConfig loss;
     data::CentreViewConfig view;
@@ -61,6 +60,7 @@ public:
     std::int64_t gradient_parts() const override { return micro_batches(); }
     train::Loss forward(std::int64_t step) override;
     train::Rates rates(std::int64_t step) const override;
+    void after_step(std::int64_t step) override;
     // On the held-out pairs, without dropout: loss at the scale and at 1 (means over batches of the training
     // size), ln N - loss of these batches of N (a bound on the mutual information, nats: van den Oord et al.
     // 2018), and alignment_figures among up to 4096 of them.
@@ -79,13 +79,13 @@ private:
         std::uint32_t step;
         nn::Dropout image, spectrum;
     };
-    // on_spectra(z) once the spectra are embedded, before the images are.
+    // on_spectra(z) once the spectra are embedded, before the images are (but after both with micro-batches).
     using OnSpectra = std::function<void(const at::Tensor& z)>;
     Embeddings embed(const data::Batch& batch, const Draws* draws, const OnSpectra& on_spectra = {}) const;
     Embeddings embed_by_parts(const Draws& draws, const OnSpectra& on_spectra) const;
-    data::Batch flipped(data::Batch batch, const Draws* draws) const;
     std::int64_t micro_batches() const;
     void require_trained_gradients();
+    at::Tensor scale() const;  // of the logits; 0-dimensional
     Embeddings embed_held_out();
 
     ClipTaskConfig config_;

@@ -110,7 +110,8 @@ struct GatheredSpectra::State {
 GatheredSpectra::GatheredSpectra(comm::Communicator& ranks, const at::Tensor& spectrum, Gather gather)
 {
     const FullPrecision guard(c10::autocast_dispatch_keyset);
-    const auto rows = gather == Gather::full ? comm::all_gather_with_grad(ranks, spectrum) : spectrum;
+    const auto rows =
+        gather == Gather::full ? comm::all_gather_with_grad(ranks, at_least_float(spectrum)) : spectrum;
     const at::NoGradGuard no_grad;
     state_ = std::make_unique<State>(ranks, gather, rows, UnitRows(rows));
     state_->all_rows = state_->own.rows;
@@ -370,7 +371,8 @@ at::Tensor info_nce(const at::Tensor& image, const GatheredSpectra& spectra, con
                     std::int64_t tile)
 {
     auto& state = spectra.state();
-    const auto images = state.gather == Gather::full ? comm::all_gather_with_grad(state.ranks, image) : image;
+    const auto images =
+        state.gather == Gather::full ? comm::all_gather_with_grad(state.ranks, at_least_float(image)) : image;
     return TiledInfoNce::apply(images, state.spectrum, scale, &state, tile);
 }
 

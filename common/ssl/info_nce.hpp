@@ -11,10 +11,14 @@
 
 namespace astroclip::ssl {
 
-// Where a pair's negatives come from.
+// Where a pair's negatives come from:
+//
 //   grad  all ranks, exact gradient; each rank owns the rows and columns of its pairs (open_clip: local_loss,
-//   gather_with_grad) none  the rank's own pairs only (as AstroCLIP's code ran) full  all ranks, and every
-//   rank computes the whole matrix: a cross-check of grad
+//         gather_with_grad)
+//
+//   none  the rank's own pairs only (as AstroCLIP's code ran)
+//
+//   full  all ranks, and every rank computes the whole matrix: a cross-check of grad
 enum class Gather { grad, none, full };
 Gather gather_from_name(const std::string& name);  // throws ConfigError
 
@@ -52,10 +56,13 @@ private:
 //   L = ½ [CE(S, i) + CE(Sᵀ, i)],  S = scale · unit(image) unit(spectrum)ᵀ over the global batch.
 //
 //   image, spectrum  [n, E], the same n > 0 on every rank; any float type, computed in float32 (float64 is
-//   kept) scale            0-dimensional; may require a gradient (learn_scale) return 0-dimensional: this
-//   rank's share. The mean over ranks is the loss of the global batch, and the mean
-//                    over ranks of parameter gradients is its gradient (gather none: the mean of the local
-//                    losses).
+//                    kept)
+//
+//   scale            0-dimensional; may require a gradient (learn_scale)
+//
+//   return           0-dimensional: this rank's share. The mean over ranks is the loss of the global batch,
+//                    and the mean over ranks of parameter gradients is its gradient (gather none: the mean of
+//                    the local losses).
 //
 // Collective, forward and backward; the upstream gradient must be the same on all ranks, and scale <= 100.
 // The tiled form never holds more than tile x tile logits: it keeps the loss of each row and column and

@@ -18,7 +18,7 @@ public:
 
 private:
     c10::DeviceType device_;
-    bool on_;
+    bool on_, before_ = false;
 };
 
 }  // namespace astroclip::train

@@ -153,9 +153,26 @@ private:
         around_.progress.update(step_, fmt::format("loss {:.4g}", report.loss));
     }
 
+    // Has the learning rate been 0 for a whole epoch, as it is after the end of a schedule?
+    bool rate_is_spent() const
+    {
+        const auto epoch_ago = step_ - task_.steps_per_epoch();
+        return epoch_ago > 0 && task_.rates(step_ - 1).learning_rate == 0 &&
+               task_.rates(epoch_ago).learning_rate == 0;
+    }
+
     // Between two steps: validate, compare replicas, save, stop.
     void at_boundary(const StepReport& report)
     {
+        if (!done() && rate_is_spent()) {
+            ended_early_ = true;
+            around_.world.on_root([&] {
+                log::warn(
+                    "the learning rate has been 0 for an epoch: ended after {} of {} steps ('schedule-steps' "
+                    "says when it becomes 'eta-min')",
+                    step_, config_.steps);
+            });
+        }
         const auto interval = config_.validate_steps > 0 ? config_.validate_steps : task_.steps_per_epoch();
         if (step_ % interval == 0 || step_ == config_.steps) {
             validate();

@@ -60,6 +60,9 @@ TEST_P(CommunicatorTest, GathersInRankOrderAndScattersBack)
     }
     EXPECT_TRUE(ranks->reduce_scatter_sum(all).eq(world.rank() * world.size()).all().item<bool>());
 
+    const auto half = all.to(at::kBFloat16);
+    EXPECT_TRUE(ranks->reduce_scatter_sum(half).eq(world.rank() * world.size()).all().item<bool>());
+
     at::Tensor later;
     const auto work = ranks->all_gather_async(own, later);
     auto between = at::ones({3}, options.dtype(at::kFloat));  // other collectives may go on meanwhile

@@ -135,6 +135,17 @@ TEST_F(NcclCommunicator, AbortsOnceAndNeverDestroysAfterAnError)
     EXPECT_EQ(stand_in_.count("ncclCommFinalize"), 0);
 }
 
+TEST_F(NcclCommunicator, AbortsWhenAnExceptionOfThisRankEndsIt)
+{
+    try {
+        const auto ending = std::move(ranks_);
+        throw std::runtime_error("a bad file");
+    } catch (const std::runtime_error&) {
+    }
+    EXPECT_EQ(stand_in_.count("ncclCommAbort"), 1);
+    EXPECT_EQ(stand_in_.count("ncclCommFinalize"), 0);  // which would wait for ranks that are elsewhere
+}
+
 TEST_F(NcclCommunicator, EndsByFinalizingAndDestroying)
 {
     ranks_.reset();

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "ssl/info_nce.hpp"
 #include "support/deterministic_fill.hpp"
 
@@ -39,6 +41,14 @@ TEST(AlignmentFigures, SeeAGapBetweenTheModalitiesAndACollapse)
     const auto figures = alignment_figures(line, -line);
     EXPECT_NEAR(figures.at("modality_gap"), 2, 1e-3);
     EXPECT_NEAR(figures.at("effective_rank_image"), 1, 0.1);
+}
+
+TEST(AlignmentFigures, FindNothingWhereAllVectorsAreTheSame)
+{
+    const auto same = at::ones({40, 8}) / std::sqrt(8.0);
+    const auto figures = alignment_figures(same, same);
+    EXPECT_EQ(figures.at("recall_at_10_is"), 0);  // each is 19.5th of 40
+    EXPECT_EQ(figures.at("mutual_neighbours"), 0);
 }
 
 }  // namespace

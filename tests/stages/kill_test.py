@@ -45,7 +45,14 @@ def ranks_of(launcher):
 
 def progressed(output):
     """Has a part or a checkpoint been published?"""
-    return any(output.glob("part-*.json")) or any(output.glob("checkpoints/step-*/state.json"))
+    return any(any(output.glob(pattern)) for pattern in
+               ("part-*.json", "token-cache/part-*.json", "checkpoints/step-*/state.json"))
+
+
+def digests(output):
+    """Of the output, and of the token cache that was made for it."""
+    cache = output / "token-cache"
+    return [pipeline.digest(output)] + ([pipeline.digest(cache)] if cache.exists() else [])
 
 
 def start(line, **environment):
@@ -96,7 +103,7 @@ def check_not_accepted(output):
 def finish(line, output, expected, what):
     check_not_accepted(output)
     pipeline.call(line)
-    found = pipeline.digest(output)
+    found = digests(output)
     assert found == expected, f"{what}: {found} instead of {expected} after the kill"
     leftovers = [str(path) for path in output.glob("**/*.part.*")]
     assert not leftovers, f"{what}: left behind {leftovers}"
@@ -142,14 +149,14 @@ def main():
 
     reached = set()
     for stage in arguments.stage or pipeline.STAGES:
-        expected = pipeline.digest(arguments.run / pipeline.STAGES[stage][0])
+        expected = digests(arguments.run / pipeline.STAGES[stage][0])
         with tempfile.TemporaryDirectory() as folder:
             output = pathlib.Path(folder) / "output"
             line = pipeline.command(stage, arguments.run, 2, output)
             begun = time.monotonic()
             pipeline.call(line)
             duration = time.monotonic() - begun
-            assert pipeline.digest(output) == expected, f"{stage}: a rerun gives other bits"
+            assert digests(output) == expected, f"{stage}: a rerun gives other bits"
             after = random_kills(stage, line, output, expected, duration, arguments.kills, draw)
             found = faults(stage, line, output, expected) if arguments.faults else set()
         reached |= found

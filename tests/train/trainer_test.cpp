@@ -65,7 +65,7 @@ public:
     }
     Rates rates(std::int64_t step) const override
     {
-        return {1e-2 / (1.0 + 0.1 * static_cast<double>(step)), 0, 0.1};
+        return {step >= rate_ends_at ? 0 : 1e-2 / (1.0 + 0.1 * static_cast<double>(step)), 0, 0.1};
     }
     void after_step(std::int64_t step) override
     {
@@ -93,6 +93,7 @@ public:
     std::map<std::string, std::string> model_metadata() const override { return {{"model", "regression"}}; }
 
     std::int64_t fail_at = -1, signal_at = -1, bad_from = -1, bad_to = -1, flip_at = -1;
+    std::int64_t rate_ends_at = 1000;
     std::vector<double> validation_losses;
     std::size_t validations = 0;
     at::ScalarType product_type = at::kFloat;
@@ -171,6 +172,14 @@ protected:
     TrainerConfig config_;
     std::vector<std::int64_t> bad_ids_;
 };
+
+TEST_F(Trainer, EndsWhenTheLearningRateHasBeenZeroForAnEpoch)
+{
+    Regression task(ranks_);
+    task.rate_ends_at = 7;
+    EXPECT_EQ(train_in("spent", task).rbegin()->first, 12);  // steps 8 to 12, an epoch, had none
+    EXPECT_TRUE(fs::exists(path("spent") + "/manifest.json"));
+}
 
 TEST_F(Trainer, GivesTheSameLossesOnAnyNumberOfRanks)
 {
