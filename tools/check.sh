@@ -46,7 +46,7 @@ run_tests() {
     passed=$((passed + total - bad)) failed=$((failed + bad))
 }
 
-if ! { bash tools/setup.sh && bash tools/build.sh; }; then
+if ! { bash tools/setup.sh --readers && bash tools/build.sh; }; then
     failed=1
     finish
 fi

@@ -1,6 +1,9 @@
 #!/bin/bash
 # Installs what the build needs on Debian 12: packages by apt (as root or with sudo) and LibTorch from PyPI's torch wheel.
 # What is there already is left alone, so a second call takes no time.
+# usage: tools/setup.sh [--readers]
+#   --readers   also the programs that tests open the catalogue with: STILTS, and LSDB in a Python of its own, which
+#               tools/export_hats.py uses too; what cannot be installed is told, and its tests are skipped
 #
 #   ASTROCLIP_TORCH=DIR or CMAKE_PREFIX_PATH   use this LibTorch 2.x (a folder with include/ and lib/)
 #   ASTROCLIP_CACHE=DIR                        where LibTorch goes (default ~/.cache/astroclip)
@@ -8,6 +11,7 @@
 set -euo pipefail
 
 torch_version=2.11.0
+lsdb_version=0.11.1
 cuda_packages=(nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)   # libtorch_cpu.so itself is linked with these
 packages=(g++ cmake ninja-build ccache lld git pkg-config libopenmpi-dev openmpi-bin libhdf5-openmpi-dev
     libboost-program-options-dev libcfitsio-dev libfmt-dev nlohmann-json3-dev libxxhash-dev libnanoflann-dev procps
@@ -19,15 +23,15 @@ fi
 
 say() { echo "setup: $*" >&2; }
 
-missing_packages() {
+missing_packages() { # PACKAGES
     # shellcheck disable=SC2016  # the braces are dpkg-query's
-    dpkg-query -W -f '${db:Status-Status} ${Package}\n' "${packages[@]}" 2>/dev/null | sed -n 's/^installed //p' |
-        grep -vxFf - <(printf '%s\n' "${packages[@]}")
+    dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null | sed -n 's/^installed //p' |
+        grep -vxFf - <(printf '%s\n' "$@")
 }
 
-install_packages() {
+install_packages() { # PACKAGES
     local -a missing as_root=()
-    mapfile -t missing < <(missing_packages)
+    mapfile -t missing < <(missing_packages "$@")
     [ "${#missing[@]}" -gt 0 ] || return 0
     if [ "$(id -u)" != 0 ]; then
         as_root=(sudo)
@@ -108,11 +112,25 @@ fetch_torch() { # FOLDER
     mv -T "$work/unpacked" "$folder"
 }
 
-install_packages
-given_torch && exit 0
+install_lsdb() {
+    [ ! -e "$cache/hats/lsdb-$lsdb_version" ] || return 0
+    say "taking LSDB $lsdb_version into $cache/hats"
+    rm -rf "$cache/hats"
+    "$python" -m venv "$cache/hats" &&
+        "$cache/hats/bin/pip" install -q --disable-pip-version-check --no-cache-dir --no-compile "lsdb==$lsdb_version" h5py >&2 &&
+        touch "$cache/hats/lsdb-$lsdb_version"
+}
+
 cache=${ASTROCLIP_CACHE:-$HOME/.cache/astroclip}
-has_torch "$cache/torch-$torch_version" && exit 0
 python=/usr/bin/python3   # Debian's, which has pip; another one in PATH may not
+install_packages "${packages[@]}"
+if [ "${1:-}" = --readers ]; then
+    (install_packages stilts) || say "without STILTS: its tests are skipped"
+    mkdir -p "$cache"
+    (flock 9 && install_lsdb) 9>"$cache/.lock-hats" || say "without LSDB: its tests are skipped"
+fi
+given_torch && exit 0
+has_torch "$cache/torch-$torch_version" && exit 0
 mkdir -p "$cache"
 exec 9>"$cache/.lock"
 flock 9   # two set-ups at once: the second finds the work done
