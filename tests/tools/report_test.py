@@ -14,7 +14,7 @@ import numpy as np
 
 HOME = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(HOME / "tools"))
-from open_catalog import StoreError, open_catalog  # noqa: E402
+from open_catalog import Store, StoreError, open_catalog  # noqa: E402
 
 OBJECTS, WIDTH, SIDE = 300, 16, 64
 WAVELENGTH = 3600 + 0.8 * np.arange(7781)
@@ -118,7 +118,23 @@ def make_evaluation(run, ids, z, random):
     (run / "evaluation").mkdir()
     (run / "evaluation" / "evaluation.json").write_text(json.dumps({
         "photo_z": scores, "retrieval": {"is": one, "si": one}, "neighbours": 64,
-        "properties": {"LOG_MSTAR": {"image": {"r2": 0.7}, "spectrum": {"r2": 0.8}}}}))
+        "photo_z_few_shot": {name: {"r2": 0.71} for name in scores},
+        "properties": {"LOG_MSTAR": {"image": {"r2": 0.7}, "spectrum": {"r2": 0.8}}}, "labels": {"left_out": {"LOG_MSTAR": 12}},
+        "properties_few_shot": {"LOG_MSTAR": {"image": {"r2": 0.72}, "SpecFormer spectrum": {"r2": None}}},
+        "posteriors": {"image": {"nll": 3.2, "nll_std": 0.1, "n": 60, "calibration": {"LOG_MSTAR": {"pit_histogram": [3] * 20}}}},
+        "across_modalities": {"image_from_spectrum": {"redshift": {"r2": 0.64}}},
+        "label_curves": {"redshift": {"image": [{"labels": 10, "share": 0.1, "r2": 0.3, "few_shot_r2": None},
+                                                {"labels": 100, "share": 1, "r2": 0.6, "few_shot_r2": 0.61}]}},
+        "morphology": {"bar": {"answers": ["strong", "weak", "no"], "image": {"accuracy": 0.8, "f1": 0.78, "majority": 0.6, "n": 30,
+                                                                            "confusion": [[3, 1, 0], [1, 5, 2], [0, 2, 16]]}},
+                       "merging": {"answers": ["none", "merger"], "left_out": "all votes are for one answer"},
+                       "mean": {"image": {"accuracy": 0.8, "f1": 0.78, "questions": 1}}},
+        "table": [{"source": "image", "model": "AstroCLIP", "type": "zero-shot",
+                   "ours": {"redshift": scores["image"], "properties": {"r2": 0.7}, "morphology": {"accuracy": 0.8}},
+                   "published": {"redshift": 0.79, "properties": 0.47, "morphology": 0.76}},
+                  {"source": "image", "model": "ZooBot", "type": "supervised", "ours": {"redshift": None, "properties": None, "morphology": None},
+                   "published": {"redshift": None, "properties": None, "morphology": 0.88}},
+                  {"source": "image", "model": "untrained", "type": "no learning", "ours": {"redshift": scores["untrained"]}, "published": None}]}))
     lines = [",".join(("object_id", "z_true", *predictions))]
     lines += [f"{ids[row]},{z[row]}," + ",".join(str(values[i]) for values in predictions.values()) for i, row in enumerate(test)]
     (run / "evaluation" / "predictions.csv").write_text("\n".join(lines) + "\n")
@@ -212,12 +228,15 @@ class Report(unittest.TestCase):
     def test_whole_run_has_every_section_in_one_file(self):
         make_run(self.run_folder)
         page, figures = self.read()
-        for anchor in ("retrieval", "redshift", "properties", "search", "map", "training", "alignment", "spectra", "input", "run"):
+        for anchor in ("retrieval", "redshift", "properties", "morphology", "labels", "table", "search", "map", "training", "alignment", "spectra", "input", "run"):
             self.assertIn(f'<section id="{anchor}">', page)
         self.assertNotIn('class="missing"', page)
         self.assertIn("no &lt;good&gt; bins", page)
         self.assertIn("<b>0.625</b>", page)
         self.assertIn("run &amp; &lt;7&gt;", page)
+        self.assertIn("12 galaxies have no LOG_MSTAR", page)
+        self.assertIn("all votes are for one answer", page)
+        self.assertIn("<b>0.70</b>", page)
         self.assertEqual(figures["retrieval"]["is"]["recall_at_10"], 0.81)
         self.assertEqual(set(figures["photo_z"]), {"image", "spectrum", "untrained", "magnitudes", "pixels"})
         self.assertEqual(figures["losses"]["align"]["steps"], 600)

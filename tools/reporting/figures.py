@@ -163,6 +163,49 @@ def recall_bars(scores):
     return as_image(figure, "Recall at 10 beside photometry and chance")
 
 
+def calibration(by_label):
+    """Histograms of where in their posteriors the truths lie, beside the level that they should have."""
+    figure, axes = plt.subplots(figsize=(4.2, 2.9), layout="constrained")
+    for place, (label, one) in enumerate(by_label.items()):
+        counts = np.array(one["pit_histogram"], dtype=float)
+        edges = np.linspace(0, 1, len(counts) + 1)
+        axes.stairs(counts / max(counts.mean(), 1e-9), edges, linewidth=1.3, color=plt.cm.viridis(place / max(len(by_label), 2)), label=label)
+    axes.axhline(1, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.set(xlim=(0, 1), xlabel="share of the posterior below the truth", ylabel="galaxies, relative")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="best", fontsize=7, ncols=2)
+    return as_image(figure, "Calibration of the posteriors")
+
+
+def label_curve(by_features):
+    figure, axes = plt.subplots(figsize=(4.6, 3.0), layout="constrained")
+    for place, (name, points) in enumerate(by_features.items()):
+        colour = COLOURS.get(name, plt.cm.tab10(place % 10))
+        for key, style in (("r2", "o-"), ("few_shot_r2", "o--")):
+            known = [(point["labels"], point[key]) for point in points if point.get(key) is not None]
+            if known:
+                axes.plot(*zip(*known), style, color=colour, markersize=3, linewidth=1.3, label=name if key == "r2" else None)
+    axes.set_xscale("log")
+    axes.set(xlabel="training labels", ylabel="R²", ylim=(max(-0.5, axes.get_ylim()[0]), 1))
+    axes.legend(loc="lower right", fontsize=7)
+    return as_image(figure, "R² against the number of labels")
+
+
+def confusion(answers, counts):
+    """counts[truth][prediction]."""
+    counts = np.array(counts, dtype=float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, axes = plt.subplots(figsize=(3.6, 3.2), layout="constrained")
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        axes.text(column, row, f"{count:.0f}", ha="center", va="center", fontsize=8, color="white" if shares[row, column] > 0.6 else INK)
+    axes.set_xticks(range(len(answers)), answers, rotation=30, ha="right")
+    axes.set_yticks(range(len(answers)), answers)
+    axes.grid(visible=False)
+    axes.set(xlabel="predicted", ylabel="most votes")
+    return as_image(figure, "Confusion of the answers")
+
+
 def similarity(cosines):
     """cosines [galaxies, galaxies]: images down, spectra across, in the same order."""
     figure, axes = plt.subplots(figsize=(4.4, 3.7), layout="constrained")
@@ -203,7 +246,8 @@ def to_rgb(flux):
     return np.clip(scaled * stretched / np.where(intensity == 0, 1e-6, intensity), 0, 1)
 
 
-def thumbnail(flux, description, side=96):
+def thumbnail_jpeg(flux, side=96):
+    """The middle of a cutout [g, r, z] as the bytes of a picture."""
     from PIL import Image
 
     flux = np.nan_to_num(np.asarray(flux, dtype=np.float64))
@@ -214,7 +258,11 @@ def thumbnail(flux, description, side=96):
     buffer = io.BytesIO()
     picture = Image.fromarray((255 * pixels + 0.5).astype(np.uint8)).resize((192, 192), Image.BICUBIC)
     picture.save(buffer, format="JPEG", quality=86, subsampling=0)
-    data = base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def thumbnail(flux, description):
+    data = base64.b64encode(thumbnail_jpeg(flux)).decode()
     return f'<img alt="{html.escape(description, quote=True)}" src="data:image/jpeg;base64,{data}">'
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import figures
 from .page import captioned, escape, figure_text, grid, missing, page, section, table, tile
+from .retrievals import Pictures, query_card
 from .run_folder import OUTPUTS, Run
 
 METHODS = ("image", "spectrum", "untrained", "magnitudes", "pixels")
@@ -21,12 +22,15 @@ METHOD_NAMES = {
     "magnitudes": "g, r, z magnitudes",
     "pixels": "PCA of the pixels",
 }
-MODES = (("ii", "image → images"), ("si", "spectrum → images"), ("ss", "spectrum → spectra"), ("is", "image → spectra"))
-QUERIES_SHOWN, NEIGHBOURS_SHOWN, MAP_POINTS = 8, 5, 5000
+QUERIES_SHOWN, MAP_POINTS = 8, 5000
+
+
+def method_name(name):
+    return METHOD_NAMES.get(name, name)
 
 
 def dotted(name):
-    return ("html", f'<span class="dot" style="background:{figures.COLOURS[name]}"></span>{escape(METHOD_NAMES[name])}')
+    return ("html", f'<span class="dot" style="background:{figures.COLOURS.get(name, figures.INK)}"></span>{escape(method_name(name))}')
 
 
 def bold(text):
@@ -150,15 +154,16 @@ def redshift_section(run, evaluation):
         return section("redshift", "Redshifts", "", missing("Not evaluated: the stage evaluate is not complete."))
     k = evaluation.get("neighbours", 64)
     rows = []
-    for name in METHODS:
-        if name in scores:
-            one = scores[name]
-            interval = f"{figure_text(one.get('r2_low'))} – {figure_text(one.get('r2_high'))}"
-            rows.append([dotted(name), bold(figure_text(one.get("r2"))), interval, figure_text(one.get("sigma_nmad"), 4),
-                         figure_text(one.get("bias"), 4), figure_text(100 * (one.get("outlier_fraction") or 0), 1, " %"),
-                         figure_text(one.get("n"), 0)])
+    few_shot = evaluation.get("photo_z_few_shot") or {}
+    present = [name for name in METHODS if name in scores] + [name for name in scores if name not in METHODS]
+    for name in present:
+        one = scores[name]
+        interval = f"{figure_text(one.get('r2_low'))} – {figure_text(one.get('r2_high'))}"
+        rows.append([dotted(name), bold(figure_text(one.get("r2"))), interval, figure_text(few_shot.get(name, {}).get("r2")),
+                     figure_text(one.get("sigma_nmad"), 4), figure_text(one.get("bias"), 4),
+                     figure_text(100 * (one.get("outlier_fraction") or 0), 1, " %"), figure_text(one.get("n"), 0)])
     parts = [f'<div class="wide">{figures.r2_bars(scores, METHODS)}</div>',
-             table(("from", "R²", "95 % interval", "σ NMAD", "bias", "|Δz| > 0.05 (1+z)", "galaxies"), rows)]
+             table(("from", "R²", "95 % interval", "R², small network", "σ NMAD", "bias", "|Δz| > 0.05 (1+z)", "galaxies"), rows)]
     predictions = run.predictions()
     drawn = [captioned(figures.redshift_scatter(name, predictions["z_true"], predictions[name]),
                        f"<b>{escape(METHOD_NAMES[name])}</b>, R² {figure_text(scores[name].get('r2'))}")
@@ -191,20 +196,87 @@ def retrieval_section(evaluation):
 
 
 def property_section(evaluation):
-    scores = evaluation.get("properties")
+    tables = [(title, evaluation.get(key) or {}) for title, key in
+              (("Nearest neighbours", "properties"), ("Small networks (few-shot)", "properties_few_shot"))]
+    tables = [(title, scores) for title, scores in tables if scores]
+    if not tables:
+        return ""
+    parts = []
+    for title, scores in tables:
+        present = list(dict.fromkeys(name for one in scores.values() for name in one))
+        present.sort(key=lambda name: METHODS.index(name) if name in METHODS else len(METHODS))
+        rows = []
+        for label, one in scores.items():
+            best = max((one[name]["r2"] for name in present if name in one and one[name].get("r2") is not None), default=None)
+            cells = []
+            for name in present:
+                r2 = one.get(name, {}).get("r2")
+                cells.append(bold(figure_text(r2)) if r2 is not None and r2 == best else figure_text(r2))
+            rows.append([label, *cells])
+        parts += [f"<h3>{title}</h3>", table(("property", *map(method_name, present)), rows)]
+    posteriors = evaluation.get("posteriors") or {}
+    if posteriors:
+        parts.append("<h3>Posteriors of spline flows</h3>")
+        parts.append(table(("from", "negative log-likelihood", "± over flows", "galaxies"),
+                           [[method_name(name), bold(figure_text(one.get("nll"))), figure_text(one.get("nll_std")), figure_text(one.get("n"), 0)]
+                            for name, one in posteriors.items()]))
+        parts.append(grid([captioned(figures.calibration(one["calibration"]), f"<b>{escape(method_name(name))}</b>: how often the truth lies "
+                                     "in each twentieth of its posterior; level if calibrated")
+                           for name, one in posteriors.items() if one.get("calibration")]))
+    left_out = {name: n for name, n in (evaluation.get("labels", {}).get("left_out") or {}).items() if n}
+    note = "".join(f" {figure_text(n, 0)} galaxies have no {escape(name)}." for name, n in left_out.items())
+    return section("properties", "Physical properties", "R² for the labels that were given, on held-out galaxies." + note, *parts)
+
+
+def curve_section(evaluation):
+    curves = evaluation.get("label_curves") or {}
+    drawn = [captioned(figures.label_curve(one), f"<b>{escape(what.capitalize())}</b>: R² against the number of labels; nearest neighbours "
+                       "(line) and small networks (dashes)") for what, one in curves.items() if one]
+    across = evaluation.get("across_modalities") or {}
+    rows = [[name.replace("_", " "), figure_text(one.get("redshift", {}).get("r2")), figure_text(one.get("properties", {}).get("r2"))]
+            for name, one in across.items()]
+    if not drawn and not rows:
+        return ""
+    lead = "What few labels are enough for, and what the neighbours in the other modality know."
+    return section("labels", "Few labels, other modality", lead, grid(drawn),
+                   table(("neighbours", "R² of redshift", "R² of properties"), rows) if rows else "")
+
+
+def morphology_section(evaluation):
+    scores = evaluation.get("morphology") or {}
     if not scores:
         return ""
-    present = [name for name in METHODS if any(name in one for one in scores.values())]
+    present = list(scores.get("mean", {}))
     rows = []
-    for label, one in scores.items():
-        best = max((one[name]["r2"] for name in present if name in one and one[name].get("r2") is not None), default=None)
-        cells = []
-        for name in present:
-            r2 = one.get(name, {}).get("r2")
-            cells.append(bold(figure_text(r2)) if r2 is not None and r2 == best else figure_text(r2))
-        rows.append([label, *cells])
-    return section("properties", "Physical properties", "R² of the same regression for the labels that were given.",
-                   table(("property", *(METHOD_NAMES[name] for name in present)), rows))
+    for question, one in scores.items():
+        cells = [f"{figure_text(one[name]['accuracy'])} / {figure_text(one[name]['f1'])}" if name in one else "–" for name in present]
+        first = next((one[name] for name in present if name in one), {})
+        rows.append([question, *cells, figure_text(first.get("majority")), figure_text(first.get("n"), 0), one.get("left_out", "")])
+    drawn = [captioned(figures.confusion(one["answers"], one["image"]["confusion"]), f"<b>{escape(question)}</b>, from image embeddings")
+             for question, one in scores.items() if "confusion" in one.get("image", {})]
+    return section("morphology", "Morphology", "The questions of Galaxy Zoo: accuracy / F1 of a small network on held-out galaxies with more "
+                   "than 34 votes on the question, beside always giving the commonest answer.",
+                   table(("question", *map(method_name, present), "commonest answer", "galaxies", ""), rows), grid(drawn))
+
+
+def published_section(evaluation):
+    rows = evaluation.get("table") or []
+    if not rows:
+        return ""
+
+    def ours(one, what, key):
+        value = (one["ours"].get(what) or {}).get(key)
+        low, high = ((one["ours"].get(what) or {}).get(f"{key}_{end}") for end in ("low", "high"))
+        note = "" if low is None or high is None else f" <small>{figure_text(low, 2)}–{figure_text(high, 2)}</small>"
+        return "–" if value is None else ("html", f"<b>{figure_text(value, 2)}</b>{note}")
+
+    cells = [[one["source"], one["model"], one["type"],
+              *(cell for what, key in (("redshift", "r2"), ("properties", "r2"), ("morphology", "accuracy"))
+                for cell in (ours(one, what, key), figure_text((one.get("published") or {}).get(what), 2)))] for one in rows]
+    return section("table", "The published table", "R² of redshift, mean R² of the properties, mean accuracy of the questions: ours, and what "
+                   "the authors published on other data, so that the two columns cannot be compared number by number. Brackets: 95 % "
+                   "bootstrap intervals.",
+                   table(("source", "model", "type", "redshift", "published", "properties", "published", "morphology", "published"), cells, "left"))
 
 
 def principal_plane(vectors):
@@ -232,68 +304,12 @@ def map_section(run):
 # --- retrievals ----------------------------------------------------------------------------------------------------
 
 
-class Pictures:
-    """Thumbnails and small spectra of objects, by the object_id that they have in the catalogue."""
-
-    def __init__(self, run):
-        self.images, self.spectra, pairs = (run.store(name) for name in ("images", "spectra", "pairs"))
-        self.image_rows = self._rows(self.images)
-        self.spectrum_rows = self._rows(self.spectra)
-        if pairs is not None:
-            for object_id, image, spectrum in zip(pairs["object_id"][:], pairs["image_row"][:], pairs["spectrum_row"][:]):
-                self.image_rows[int(object_id)], self.spectrum_rows[int(object_id)] = int(image), int(spectrum)
-        self.wavelength = self.spectra["wavelength"][:] if self.spectra is not None else None
-
-    @staticmethod
-    def _rows(store):
-        return {} if store is None else {int(each): row for row, each in enumerate(store["object_id"][:])}
-
-    def image(self, one):
-        row = self.image_rows.get(one["object_id"])
-        return '<p class="missing">no image</p>' if row is None else \
-            figures.thumbnail(self.images["flux"][row], f"image of object {one['object_id']}")
-
-    def spectrum(self, one):
-        row = self.spectrum_rows.get(one["object_id"])
-        if row is None:
-            return '<p class="missing">no spectrum</p>'
-        redshift = one["z_spec"] if one.get("z_spec") is not None else math.nan
-        return figures.spectrum_picture(self.wavelength, self.spectra["flux"][row], self.spectra["ivar"][row], redshift,
-                                        f"spectrum of object {one['object_id']}")
-
-
-def redshift_text(one):
-    return f"z {figure_text(one.get('z_spec'))}"
-
-
-def strip(query, mode, title, pictures):
-    found = query.get("neighbours", {}).get(mode)
-    if not found:
-        return ""
-    across = mode in ("is", "si")
-    shown = [one for one in found if across or one["object_id"] != query["object_id"]][:NEIGHBOURS_SHOWN]
-    draw, kind = (pictures.image, "") if mode.endswith("i") else (pictures.spectrum, " spectra")
-    cells = []
-    for one in shown:
-        partner = across and one["object_id"] == query["object_id"]
-        mark, note = (" partner", "<br><em>true partner</em>") if partner else ("", "")
-        cells.append(f'<div class="cell{mark}">{draw(one)}{redshift_text(one)} · {figure_text(one["score"])}{note}</div>')
-    return f'<div class="strip{kind}"><h4>{escape(title)}</h4><div>{"".join(cells)}</div></div>'
-
-
-def query_card(query, pictures):
-    subject = (f'<div class="subject"><div class="cell">{pictures.image(query)}</div><div class="cell">{pictures.spectrum(query)}</div>'
-               f'<p><b>{escape(redshift_text(query))}</b><br>object {escape(query["object_id"])}<br>'
-               f'RA {figure_text(query.get("ra"), 5, "°")}, Dec {figure_text(query.get("dec"), 5, "°")}</p></div>')
-    return f'<article class="query">{subject}<div>{"".join(strip(query, *mode, pictures) for mode in MODES)}</div></article>'
-
-
 def search_section(run):
     queries = run.search.get("queries", [])
     if not queries:
         return section("search", "Retrievals", "", missing("There are none: the stage search is not complete."))
-    pictures = Pictures(run)
     shown = queries[:QUERIES_SHOWN]
+    pictures = Pictures(*(run.store(name) for name in ("images", "spectra", "pairs")), shown)
     lead = (f"The first {len(shown)} of {len(queries)} queries, searched among {run.search.get('pool', 0):,} galaxies. Below each picture: "
             "redshift and cosine similarity. Within one modality the query itself, always first, is left out; across modalities a "
             "frame marks its true partner. Spectra carry the places of common lines at their redshift. All of it: "
@@ -361,6 +377,9 @@ def write_report(path):
         retrieval_section(run.evaluation),
         redshift_section(run, run.evaluation),
         property_section(run.evaluation),
+        morphology_section(run.evaluation),
+        curve_section(run.evaluation),
+        published_section(run.evaluation),
         search_section(run),
         map_section(run),
         training_section(losses),
@@ -369,7 +388,8 @@ def write_report(path):
         input_section(run, rejects),
         run_section(run, stages),
     ]
-    names = [("retrieval", "Partners"), ("redshift", "Redshifts"), ("properties", "Properties"), ("search", "Retrievals"),
+    names = [("retrieval", "Partners"), ("redshift", "Redshifts"), ("properties", "Properties"),
+             ("morphology", "Morphology"), ("labels", "Few labels"), ("table", "Table"), ("search", "Retrievals"),
              ("map", "Map"), ("training", "Training"),
              ("alignment", "Alignment"), ("spectra", "Masked spectra"), ("input", "Input"), ("run", "Run")]
     names = [(anchor, name) for (anchor, name), text in zip(names, sections) if text]

@@ -89,7 +89,7 @@ td b{font-weight:650}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,270px),1fr));gap:22px 26px;align-items:start}
 .figures.two{grid-template-columns:repeat(auto-fit,minmax(min(100%,460px),1fr))}
 .wide{max-width:600px;margin-bottom:1.4em}
-figure{margin:0;min-width:0}figure img{width:100%;height:auto;display:block}
+figure{margin:0;min-width:0;max-width:560px}figure img{width:100%;height:auto;display:block}
 figcaption{font-size:.84rem;color:var(--quiet);margin-top:.5em}figcaption b{color:var(--ink)}
 .query{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:clamp(12px,2vw,20px);margin:0 0 18px;display:grid;grid-template-columns:minmax(150px,200px) 1fr;gap:14px 24px}
 .query>div{min-width:0}
