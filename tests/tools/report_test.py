@@ -262,6 +262,34 @@ class Report(unittest.TestCase):
         self.assertEqual(report("--wrong").returncode, 64)
 
 
+class CompareReports(unittest.TestCase):
+    def test_two_runs_stand_in_one_page_with_their_differences(self):
+        with tempfile.TemporaryDirectory() as name:
+            runs = [Path(name) / one for one in ("a", "b")]
+            for place, run in enumerate(runs):
+                make_run(run)
+                manifest = json.loads((run / "aligned" / "manifest.json").read_text())
+                manifest["request"] = {"configuration": {"batch-size": 64 << place, "steps": 20}}
+                (run / "aligned" / "manifest.json").write_text(json.dumps(manifest))
+            path = runs[1] / "evaluation" / "evaluation.json"
+            scores = json.loads(path.read_text())
+            scores["photo_z"]["image"]["r2"] += 0.125
+            path.write_text(json.dumps(scores))
+            line = [sys.executable, HOME / "tools" / "compare_reports", *runs, "--output", Path(name) / "both.html"]
+            done = subprocess.run(line, capture_output=True, text=True)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            page = (Path(name) / "both.html").read_text()
+            checker = Checker()
+            checker.feed(page)
+            self.assertEqual((checker.open, checker.faults), ([], []))
+            self.assertTrue(all(load.startswith(("data:", "#")) for load in checker.loads))
+            self.assertIn("<b>+0.125</b>", page)
+            self.assertIn("align.batch-size", page)
+            self.assertNotIn("align.steps", page)
+            self.assertEqual(page.count("<figure>"), 3)
+            self.assertEqual(subprocess.run([*line[:3], "/nonexistent"], capture_output=True).returncode, 66)
+
+
 class OpenCatalog(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory()

@@ -58,6 +58,21 @@ def loss_curve(title, curve, colour):
     return as_image(figure, f"Loss curve of {title}")
 
 
+def loss_curves(title, curves):
+    """The same training in several runs: [(name, curve)]."""
+    figure, axes = plt.subplots(figsize=(4.2, 2.9), layout="constrained")
+    for (name, curve), colour in zip(curves, (COLOURS["image"], COLOURS["spectrum"])):
+        if curve["train"]:
+            steps, losses = (np.array(column, dtype=float) for column in zip(*curve["train"]))
+            steps, losses = steps[np.isfinite(losses)], losses[np.isfinite(losses)]
+            axes.plot(steps, smoothed(losses, max(1, len(losses) // 40)), color=colour, linewidth=1.6, label=name)
+        if curve["validation"]:
+            axes.plot(*zip(*curve["validation"]), "o", color=colour, markersize=3, label=None if curve["train"] else name)
+    axes.set(xlabel="step", ylabel="loss")
+    axes.legend(loc="upper right")
+    return as_image(figure, f"Loss curves of {title}")
+
+
 def reconstruction(wavelength, one):
     """A spectrum, what of it was hidden, and what was predicted there."""
     flux, prediction = np.array(one["flux"], dtype=float), np.array(one["prediction"], dtype=float)
