@@ -11,12 +11,10 @@
 #include "core/heartbeat.hpp"
 #include "core/log.hpp"
 #include "data/batches.hpp"
-#include "data/image_views.hpp"
 #include "data/loader.hpp"
 #include "data/rows.hpp"
-#include "data/spectrum_tokens.hpp"
-#include "nn/encoder.hpp"
 #include "stages/compute.hpp"
+#include "stages/embedding.hpp"
 #include "stages/stage.hpp"
 #include "store/writer.hpp"
 #include "survey/healpix.hpp"
@@ -57,87 +55,60 @@ const stage::Description description{
 
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
-// The folder's weights, after they were compared with its manifest.
-std::string checked_weights(const std::string& folder, bool trust)
-{
-    if (folder.empty()) {
-        throw ConfigError("'model' is not set: the folder that align published");
-    }
-    const auto manifest = store::read_manifest(folder);
-    for (const auto& entry : manifest.at("files")) {
-        if (entry.at("name") == "model.safetensors") {
-            store::verify_file(folder, entry, trust);
-            return folder + "/model.safetensors";
-        }
-    }
-    throw DataError(folder, "lists no model.safetensors: it is not a model");
-}
-
 // What the stage reads, open.
 struct Inputs {
-    std::string weights;
+    stage::EmbeddingModel model;
     data::Galaxies galaxies;
     std::optional<store::Reader> images, spectra;
-    std::unique_ptr<nn::Embedder> model;
-    // How the model was trained to see images and spectra: from its metadata.
-    data::CentreViewConfig view;
-    data::SpectrumTokensConfig tokens;
 
     Inputs(const Options& o, at::Device device)
-        : weights(checked_weights(o.model, o.trust)),
-          galaxies(data::Stores{o.images, o.spectra, o.pairs, o.trust})
+        : model(o.model, o.trust, device), galaxies(data::Stores{o.images, o.spectra, o.pairs, o.trust})
     {
         // The pixels and fluxes, which is nearly all, are read through `galaxies`, which looks at the hashes.
         if (!o.images.empty()) images.emplace(o.images, "images", true);
         if (!o.spectra.empty()) spectra.emplace(o.spectra, "spectra", true);
-        model = nn::load_embedder(weights, device);
-        const auto metadata = nn::WeightsFile(weights).metadata();
-        const bool aligned = metadata.at("model") == "astroclip";
-        view = data::centre_view_config(metadata, aligned ? "image." : "", {.crop = model->image_size()});
-        tokens = data::spectrum_tokens_config(metadata, aligned ? "spectrum." : "");
-        if (tokens.leaves_out_bad_bins()) galaxies.read_ivar();
-        if (galaxies.has_images() && model->image_size() > 0) {
+        if (model.tokens.leaves_out_bad_bins()) galaxies.read_ivar();
+        if (galaxies.has_images() && model.network->image_size() > 0) {
             require_bands();
         }
         if (!embeds_images() && !embeds_spectra()) {
             throw DataError(o.model, fmt::format("embeds {}, which no given store holds",
-                                                 model->image_width() > 0 ? "images" : "spectra"));
+                                                 model.network->image_width() > 0 ? "images" : "spectra"));
         }
     }
 
-    bool embeds_images() const { return galaxies.has_images() && model->image_width() > 0; }
-    bool embeds_spectra() const { return galaxies.has_spectra() && model->spectrum_width() > 0; }
-    int width() const { return std::max(model->image_width(), model->spectrum_width()); }
+    bool embeds_images() const { return galaxies.has_images() && model.network->image_width() > 0; }
+    bool embeds_spectra() const { return galaxies.has_spectra() && model.network->spectrum_width() > 0; }
+    int width() const { return model.width(); }
 
 private:
     void require_bands() const
     {
         const auto shape = galaxies.image_shape();
-        if (shape[0] != 3 || shape[1] < view.crop || shape[2] < view.crop) {
+        if (shape[0] != 3 || shape[1] < model.view.crop || shape[2] < model.view.crop) {
             throw DataError(
                 images->path(),
                 fmt::format(
                     "holds cutouts of {} bands and {}x{} pixels; the model takes 3 bands and {}x{} or more",
-                    shape[0], shape[1], shape[2], view.crop, view.crop));
+                    shape[0], shape[1], shape[2], model.view.crop, model.view.crop));
         }
     }
 };
 
-store::Schema schema_of(const Inputs& inputs, const Options& o)
+store::Schema schema_of(const Inputs& inputs)
 {
     auto schema = store::embeddings(inputs.width());
     auto& facts = schema.attributes;
-    const auto manifest = store::read_manifest(o.model);
-    facts["model"] = nn::WeightsFile(inputs.weights).metadata().at("model");
-    facts["model_id"] = manifest.at("content_id");
+    facts["model"] = inputs.model.kind;
+    facts["model_id"] = inputs.model.content_id;
     if (inputs.images) {
         const auto& of = inputs.images->schema().attributes;
         for (const auto* key : {"bands", "pixel_scale", "pixel_scale_unit"}) {
             if (of.contains(key)) facts[key] = of.at(key);
         }
-        facts["rgb"] = inputs.view.rgb;
-        facts["image_norm"] = inputs.view.image_norm;
-        facts["crop"] = inputs.view.crop;
+        facts["rgb"] = inputs.model.view.rgb;
+        facts["image_norm"] = inputs.model.view.image_norm;
+        facts["crop"] = inputs.model.view.crop;
     }
     return schema;
 }
@@ -177,8 +148,7 @@ Vectors embed_images(const Inputs& inputs, const data::Batch& batch)
     if (!inputs.embeds_images()) {
         return unit_vectors({}, std::vector<std::uint8_t>(batch.object_ids.size(), 0), inputs.width());
     }
-    const auto whole = data::padded(data::centre_view(batch.images, inputs.view), nn::compute_batch);
-    return unit_vectors(inputs.model->embed_images(whole), batch.has_image, inputs.width());
+    return unit_vectors(inputs.model.embed_images(batch.images), batch.has_image, inputs.width());
 }
 
 Vectors embed_spectra(const Inputs& inputs, const data::Batch& batch)
@@ -186,9 +156,8 @@ Vectors embed_spectra(const Inputs& inputs, const data::Batch& batch)
     if (!inputs.embeds_spectra()) {
         return unit_vectors({}, std::vector<std::uint8_t>(batch.object_ids.size(), 0), inputs.width());
     }
-    const auto whole =
-        data::padded(data::spectrum_tokens(batch.spectra, inputs.tokens, batch.ivar), nn::compute_batch);
-    return unit_vectors(inputs.model->embed_spectra(whole), batch.has_spectrum, inputs.width());
+    return unit_vectors(inputs.model.embed_spectra(batch.spectra, batch.ivar), batch.has_spectrum,
+                        inputs.width());
 }
 
 // A scalar column of both stores for some galaxies: that of the spectrum where it has a value, else that of
@@ -280,21 +249,21 @@ void append_rows(const Inputs& inputs, const Options& o, data::Range range, stor
     }
 }
 
-nlohmann::json inputs_of(const Inputs& inputs, const Options& o)
+nlohmann::json inputs_of(const Inputs& inputs)
 {
     auto ids = inputs.galaxies.content_ids();
-    ids["model"] = store::content_id(o.model);
+    ids["model"] = inputs.model.content_id;
     return ids;
 }
 
 void write_all(const Inputs& inputs, const Options& o, stage::Context& context, store::Output& output)
 {
     const auto total = inputs.galaxies.size();
-    const auto schema = schema_of(inputs, o);
+    const auto schema = schema_of(inputs);
     const store::Writer::Options how{.part_rows = o.part_rows,
                                      .max_reject_fraction = o.max_reject_fraction,
                                      .unit_rows = nn::compute_batch};
-    store::Writer writer(output, schema, total, digest_of(inputs_of(inputs, o).dump()), how);
+    store::Writer writer(output, schema, total, digest_of(inputs_of(inputs).dump()), how);
     auto more = writer.next_part();  // after those of an earlier run
     context.progress.begin("embedding", writer.plan_share(), "galaxies", writer.plan_done());
     for (; more; more = writer.next_part()) {
@@ -312,7 +281,7 @@ void write_all(const Inputs& inputs, const Options& o, stage::Context& context, 
         context.metric({{"galaxies", writer.plan_done()}, {"galaxies_per_s", context.progress.last().rate}});
     }
     context.progress.end();
-    writer.publish({{"model", {{"path", o.model}, {"id", store::content_id(o.model)}}}});
+    writer.publish({{"model", {{"path", o.model}, {"id", inputs.model.content_id}}}});
 }
 
 void embed(const Options& o, stage::Context& context)
@@ -325,11 +294,11 @@ void embed(const Options& o, stage::Context& context)
     if (context.dry_run()) {
         context.print(fmt::format(
             "embed: {} galaxies, width {}, {} bytes a row, about {:.1f} MB", total, inputs->width(),
-            schema_of(*inputs, o).row_bytes(),
-            1e-6 * static_cast<double>(schema_of(*inputs, o).row_bytes()) * static_cast<double>(total)));
+            schema_of(*inputs).row_bytes(),
+            1e-6 * static_cast<double>(schema_of(*inputs).row_bytes()) * static_cast<double>(total)));
         return;
     }
-    auto& output = context.open_output(o.output, inputs_of(*inputs, o), o.shard);
+    auto& output = context.open_output(o.output, inputs_of(*inputs), o.shard);
     write_all(*inputs, o, context, output);
     context.print(output.path());
 }

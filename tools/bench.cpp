@@ -26,6 +26,7 @@
 #include "ssl/masked_spectrum_task.hpp"
 #include "store/writer.hpp"
 #include "tools/bench_alignment.hpp"
+#include "tools/bench_search.hpp"
 #include "train/ema.hpp"
 #include "train/optimizer.hpp"
 #include "train/precision.hpp"
@@ -43,6 +44,7 @@ struct Options {
     int steps = 5;
     bool recompute = false;
     std::string dtype = "fp32", size = "tiny";
+    SearchOptions search;
 };
 
 struct Sizes {
@@ -179,7 +181,9 @@ public:
                  return cached_alignment(scratch_.shared_path(world_), {c_.image, c_.spectrum, c_.head},
                                          o_.batch, o_.dtype, world_, ranks_);
              }},
-            {"loss", [this] { return loss(); }}};
+            {"loss", [this] { return loss(); }},
+            {"search", [this] { return search(o_.search, false, world_, ranks_); }},
+            {"search-single", [this] { return search(o_.search, true, world_, ranks_); }}};
         if (!steps.contains(name)) {
             throw ConfigError(fmt::format(
                 "unknown step '{}': spectrum-train, spectrum-embed, image-train, image-embed, align, "
@@ -366,13 +370,15 @@ int run(int argc, char** argv)
     Options o;
     options.positional(
         "STEP", o.step,
-        "spectrum-train, spectrum-embed, image-train, image-embed, align, align-cached or loss");
+        "spectrum-train, spectrum-embed, image-train, image-embed, align, align-cached, loss, search or "
+        "search-single");
     options.section()
         .option("batch", o.batch, "samples a step; of `loss`: the global batch", config::at_least(1))
         .option("recompute-activations", o.recompute, "of spectrum-train")
         .option("steps", o.steps, "timed steps, after one to warm up", config::at_least(1))
         .option("dtype", o.dtype, "fp32 or bf16", config::one_of({"fp32", "bf16"}))
         .option("size", o.size, "of the networks: tiny or paper", config::one_of({"tiny", "paper"}));
+    bind(options.section(), o.search);
     try {
         options.parse(argc, argv);
         if (options.invocation().help) {

@@ -1,16 +1,28 @@
 #include "catalogue/neighbours.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <functional>
+#include <future>
 #include <limits>
+#include <utility>
 
 #include "core/error.hpp"
 #include "core/heartbeat.hpp"
 
 namespace astroclip::catalogue {
+
+CatalogueShard CatalogueShard::of(const at::Tensor& vectors, std::int64_t first_row, const at::Tensor& usable)
+{
+    return {first_row, vectors.size(0), [=](std::int64_t first, std::int64_t count) -> CatalogueRows {
+                const auto some = usable.defined() ? usable.narrow(0, first - first_row, count) : usable;
+                return {vectors.narrow(0, first - first_row, count), some};
+            }};
+}
 
 namespace {
 
@@ -25,9 +37,19 @@ bool better(const Candidate& a, const Candidate& b)
     return a.score > b.score || (a.score == b.score && a.row < b.row);
 }
 
-// One product: scores [q, r] of queries from first_query on with catalogue rows from first_row on; unusable
-// rows: -inf.
-using Visit = std::function<void(std::int64_t first_query, std::int64_t first_row, const at::Tensor& scores)>;
+// One product: scores [q, r] on the CPU of queries from first_query on with catalogue rows from first_row on.
+// What is not usable has its score all the same; `usable` [r], or undefined, tells.
+struct Product {
+    std::int64_t first_query, first_row;
+    at::Tensor scores, usable;
+
+    const float* of(std::int64_t query) const
+    {
+        return scores.const_data_ptr<float>() + query * scores.stride(0);
+    }
+    bool is_usable(std::int64_t row) const { return !usable.defined() || usable.const_data_ptr<bool>()[row]; }
+};
+using Visit = std::function<void(const Product&)>;
 using Wanted = std::function<bool(std::int64_t first_query, std::int64_t queries, std::int64_t first_row,
                                   std::int64_t rows)>;
 
@@ -45,56 +67,76 @@ at::Tensor in_place(const at::Tensor& all, std::int64_t first, std::int64_t coun
     return padded;
 }
 
+// The shard in pieces that end at multiples of `size` rows, the next one being read while one is worked on.
+template <typename Work>
+void for_each_piece(const CatalogueShard& shard, std::int64_t size, Work work)
+{
+    const auto last_row = shard.first_row + shard.rows;
+    const auto read = [&](std::int64_t first) {
+        return std::async(std::launch::async,
+                          [&shard, first, last = std::min((first / size + 1) * size, last_row)] {
+                              return shard.read(first, last - first);
+                          });
+    };
+    auto row = shard.first_row;
+    auto next = row < last_row ? read(row) : std::future<CatalogueRows>();
+    while (row < last_row) {
+        const auto piece = next.get();
+        const auto first = std::exchange(row, std::min((row / size + 1) * size, last_row));
+        if (row < last_row) {
+            next = read(row);
+        }
+        work(first, piece);
+    }
+}
+
 // Visits all products of a shard: blocks of catalogue rows that begin at multiples of blocks.rows, times
 // blocks of queries.
 void for_each_product(const CatalogueShard& shard, const at::Tensor& queries, const SearchBlocks& blocks,
                       const Wanted& wanted, const Visit& visit)
 {
-    const auto last_row = shard.first_row + shard.vectors.size(0);
-    for (auto row = shard.first_row; row < last_row; row = (row / blocks.rows + 1) * blocks.rows) {
-        const auto place = row % blocks.rows;
-        const auto count = std::min(blocks.rows - place, last_row - row);
-        const auto from = row - shard.first_row;
-        at::Tensor block;
-        alive("comparing with a block of the catalogue");
-        for (std::int64_t query = 0; query < queries.size(0); query += blocks.queries) {
-            const auto some = std::min(blocks.queries, queries.size(0) - query);
-            if (!wanted(query, some, row, count)) {
-                continue;
+    const auto query_rows = std::min(blocks.queries, queries.size(0));  // alike on all ranks
+    for_each_piece(shard, blocks.rows * blocks.ahead, [&](std::int64_t first, const CatalogueRows& piece) {
+        const auto last = first + piece.vectors.size(0);
+        for (auto row = first; row < last; row = (row / blocks.rows + 1) * blocks.rows) {
+            const auto place = row % blocks.rows;
+            const auto count = std::min(blocks.rows - place, last - row);
+            at::Tensor block;
+            alive("comparing with a block of the catalogue");
+            for (std::int64_t query = 0; query < queries.size(0); query += query_rows) {
+                const auto some = std::min(query_rows, queries.size(0) - query);
+                if (!wanted(query, some, row, count)) {
+                    continue;
+                }
+                if (!block.defined()) {
+                    block =
+                        in_place(piece.vectors, row - first, count, place, blocks.rows).to(queries.device());
+                }
+                const auto asked = in_place(queries, query, some, 0, query_rows);
+                const auto scores = asked.mm(block.t()).narrow(0, 0, some).narrow(1, place, count);
+                visit({query, row, scores.to(at::kCPU),
+                       piece.usable.defined() ? piece.usable.narrow(0, row - first, count) : at::Tensor()});
             }
-            if (!block.defined()) {
-                block = in_place(shard.vectors, from, count, place, blocks.rows);
-            }
-            const auto asked = in_place(queries, query, some, 0, blocks.queries);
-            auto scores = asked.mm(block.t()).narrow(0, 0, some).narrow(1, place, count);
-            if (shard.usable.defined()) {
-                scores = scores.masked_fill(shard.usable.narrow(0, from, count).logical_not(), no_score);
-            }
-            visit(query, row, scores);
         }
-    }
+    });
 }
 
 // The k best rows of each query so far.
 class BestRows {
 public:
-    BestRows(std::int64_t queries, std::int64_t k) : k_(static_cast<std::size_t>(k)), best_(queries) {}
-
-    // Takes what can be among the k best from a product.
-    void add(std::int64_t first_query, std::int64_t first_row, const at::Tensor& scores)
+    BestRows(std::int64_t queries, std::int64_t k)
+        : k_(static_cast<std::size_t>(k)), best_(queries), bound_(queries, no_score)
     {
-        const auto bound = lowest_useful(first_query, scores);
-        const auto hits = (scores >= bound.unsqueeze(1)).nonzero();
-        const auto values = scores.index({hits.select(1, 0), hits.select(1, 1)}).to(at::kCPU);
-        const auto places = hits.to(at::kCPU);
-        const auto place = places.accessor<std::int64_t, 2>();
-        for (std::int64_t hit = 0; hit < places.size(0); ++hit) {
-            best_[first_query + place[hit][0]].push_back(
-                {values.data_ptr<float>()[hit], first_row + place[hit][1]});
-        }
-        for (std::int64_t query = 0; query < scores.size(0); ++query) {
-            keep_best(best_[first_query + query]);
-        }
+    }
+
+    // Rows must come in ascending order: of equal scores the first ones stay.
+    void add(const Product& product)
+    {
+        at::parallel_for(0, product.scores.size(0), 8, [&](std::int64_t begin, std::int64_t end) {
+            for (auto query = begin; query < end; ++query) {
+                add_row(product, query);
+            }
+        });
     }
     void add(std::int64_t query, const Candidate& candidate) { best_[query].push_back(candidate); }
 
@@ -104,7 +146,8 @@ public:
         const auto k = static_cast<std::int64_t>(k_);
         Neighbours all{at::full({queries, k}, -1, at::kLong), at::full({queries, k}, no_score, at::kFloat)};
         for (std::int64_t query = 0; query < queries; ++query) {
-            keep_best(best_[query]);
+            keep_best(query);
+            std::sort(best_[query].begin(), best_[query].end(), better);
             for (std::size_t i = 0; i < best_[query].size(); ++i) {
                 const auto at = query * k + static_cast<std::int64_t>(i);
                 all.row.data_ptr<std::int64_t>()[at] = best_[query][i].row;
@@ -115,36 +158,51 @@ public:
     }
 
 private:
-    // A score below this cannot be among a query's k best: its k-th best so far or, while there is none, the
-    // k-th in the product itself. Scores equal to it are let through, for the row decides.
-    at::Tensor lowest_useful(std::int64_t first_query, const at::Tensor& scores) const
+    // Nearly all scores lie below the k-th best so far: they are passed over a stretch at a time.
+    void add_row(const Product& product, std::int64_t query)
     {
-        auto bound = at::empty({scores.size(0)}, at::kFloat);
-        bool complete = true;
-        for (std::int64_t query = 0; query < scores.size(0); ++query) {
-            const auto& best = best_[first_query + query];
-            const bool full = best.size() == k_;
-            bound.data_ptr<float>()[query] = full ? best.back().score : std::numeric_limits<float>::lowest();
-            complete = complete && full;
+        constexpr std::int64_t stretch = 32;
+        const auto* score = product.of(query);
+        const auto rows = product.scores.size(1);
+        const auto number = product.first_query + query;
+        const auto bound = bound_[number];
+        std::int64_t row = 0;
+        const auto take = [&](std::int64_t end) {
+            for (; row < end; ++row) {
+                if (score[row] > bound && product.is_usable(row)) {
+                    best_[number].push_back({score[row], product.first_row + row});
+                }
+            }
+        };
+        for (; row + stretch <= rows;) {
+            int hits = 0;
+            for (std::int64_t i = 0; i < stretch; ++i) {
+                hits |= score[row + i] > bound;
+            }
+            if (hits) {
+                take(row + stretch);
+            } else {
+                row += stretch;
+            }
         }
-        bound = bound.to(scores.device());
-        const auto k = static_cast<std::int64_t>(k_);
-        if (!complete && scores.size(1) > k) {
-            bound = at::maximum(bound, std::get<0>(scores.topk(k, 1)).select(1, k - 1));
-        }
-        return bound;
+        take(rows);
+        keep_best(number);
     }
 
-    void keep_best(std::vector<Candidate>& candidates) const
+    void keep_best(std::int64_t query)
     {
-        const auto kept = std::min(k_, candidates.size());
-        std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(kept),
-                          candidates.end(), better);
-        candidates.resize(kept);
+        auto& candidates = best_[query];
+        if (candidates.size() > k_) {
+            const auto kth = candidates.begin() + static_cast<std::ptrdiff_t>(k_) - 1;
+            std::nth_element(candidates.begin(), kth, candidates.end(), better);
+            candidates.resize(k_);
+            bound_[query] = candidates.back().score;
+        }
     }
 
     std::size_t k_;
     std::vector<std::vector<Candidate>> best_;
+    std::vector<float> bound_;  // the k-th best score; -inf while there are fewer
 };
 
 }  // namespace
@@ -155,11 +213,12 @@ Neighbours nearest(comm::Communicator& ranks, const CatalogueShard& shard, const
     const at::NoGradGuard no_grad;
     const auto count = queries.size(0);
     BestRows local(count, k);
+    if (count == 0) {
+        return local.result();
+    }
     for_each_product(
         shard, queries, blocks, [](auto...) { return true; },
-        [&](std::int64_t query, std::int64_t row, const at::Tensor& scores) {
-            local.add(query, row, scores);
-        });
+        [&](const Product& product) { local.add(product); });
     const auto mine = local.result();
     if (ranks.size() == 1) {
         return mine;
@@ -186,9 +245,6 @@ std::vector<std::int64_t> partner_places(comm::Communicator& ranks, const Catalo
     // part them.
     auto found = at::zeros({2, count}, at::kDouble);  // score, number of shards that hold it
     auto* score = found.data_ptr<double>();
-    const auto in_block = [&](std::int64_t query, std::int64_t row, std::int64_t rows) {
-        return partner_row[query] >= row && partner_row[query] < row + rows;
-    };
     for_each_product(
         shard, queries, blocks,
         [&](std::int64_t query, std::int64_t some, std::int64_t row, std::int64_t rows) {
@@ -196,14 +252,13 @@ std::vector<std::int64_t> partner_places(comm::Communicator& ranks, const Catalo
             return std::any_of(first, first + some,
                                [&](std::int64_t p) { return p >= row && p < row + rows; });
         },
-        [&](std::int64_t query, std::int64_t row, const at::Tensor& scores) {
-            const auto values = scores.to(at::kCPU);
-            const auto value = values.accessor<float, 2>();
-            for (std::int64_t i = 0; i < scores.size(0); ++i) {
-                if (in_block(query + i, row, scores.size(1)) &&
-                    value[i][partner_row[query + i] - row] > no_score) {
-                    score[query + i] = value[i][partner_row[query + i] - row];
-                    score[count + query + i] = 1.0;
+        [&](const Product& product) {
+            for (std::int64_t i = 0; i < product.scores.size(0); ++i) {
+                const auto query = product.first_query + i;
+                const auto place = partner_row[query] - product.first_row;
+                if (place >= 0 && place < product.scores.size(1) && product.is_usable(place)) {
+                    score[query] = product.of(i)[place];
+                    score[count + query] = 1.0;
                 }
             }
         });
@@ -214,17 +269,21 @@ std::vector<std::int64_t> partner_places(comm::Communicator& ranks, const Catalo
                                         found[1].ne(1.0).sum().item<std::int64_t>(), count));
     }
 
-    const auto partner_score = found[0].to(at::kFloat).to(queries.device()).unsqueeze(1);
-    const auto partner =
-        at::tensor(at::ArrayRef<std::int64_t>(partner_row), at::kLong).to(queries.device()).unsqueeze(1);
-    auto before = at::zeros({count}, partner.options());
+    auto before = at::zeros({count}, at::kLong);
+    auto* places_before = before.data_ptr<std::int64_t>();
+    found = found.to(at::kCPU);
+    score = found.data_ptr<double>();
     for_each_product(
         shard, queries, blocks, [](auto...) { return true; },
-        [&](std::int64_t query, std::int64_t row, const at::Tensor& scores) {
-            const auto own = partner_score.narrow(0, query, scores.size(0));
-            const auto rows = at::arange(row, row + scores.size(1), partner.options());
-            const auto earlier = (scores == own).logical_and(rows < partner.narrow(0, query, scores.size(0)));
-            before.narrow(0, query, scores.size(0)).add_((scores > own).logical_or(earlier).sum(1));
+        [&](const Product& product) {
+            for (std::int64_t i = 0; i < product.scores.size(0); ++i) {
+                const auto query = product.first_query + i;
+                const Candidate partner{static_cast<float>(score[query]), partner_row[query]};
+                for (std::int64_t row = 0; row < product.scores.size(1); ++row) {
+                    places_before[query] += better({product.of(i)[row], product.first_row + row}, partner) &&
+                                            product.is_usable(row);
+                }
+            }
         });
     before = before.to(ranks.device());
     ranks.all_reduce_sum(before);

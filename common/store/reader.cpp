@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <deque>
 #include <map>
 
 #include "core/error.hpp"
@@ -11,6 +12,9 @@
 
 namespace astroclip::store {
 namespace {
+
+// A store of thousands of parts must neither run out of file descriptors nor keep the caches of all of them.
+constexpr std::size_t most_open = 128;
 
 struct Part {
     std::string path;
@@ -30,6 +34,7 @@ struct Reader::State {
     bool trust = false;
     std::int64_t rows = 0;
     mutable std::vector<Part> parts;
+    mutable std::deque<Part*> open;  // in the order in which they were opened
 
     void load(const std::string& kind);
     void load_parts();
@@ -102,7 +107,13 @@ hid_t Reader::State::file(Part& part) const
         part.verified = true;
     }
     if (part.file < 0) {
+        if (open.size() == most_open) {
+            open.front()->datasets.clear();
+            open.front()->file.reset();
+            open.pop_front();
+        }
         part.file = hdf5::open_file(part.path);
+        open.push_back(&part);
     }
     return part.file;
 }

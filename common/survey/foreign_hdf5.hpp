@@ -18,6 +18,7 @@ public:
     explicit ForeignHdf5(const std::string& path);
 
     const std::string& path() const { return path_; }
+    std::vector<std::string> names() const { return hdf5::dataset_names(file_); }
     bool has(const std::string& name) const { return !own_name(name).empty(); }
     std::string first_of(std::initializer_list<const char*> names) const;  // that is there; else the first
 

@@ -11,6 +11,7 @@
 #include "core/error.hpp"
 #include "survey/csv.hpp"
 #include "survey/fits.hpp"
+#include "survey/foreign_hdf5.hpp"
 #include "survey/text.hpp"
 
 namespace astroclip::survey {
@@ -125,6 +126,9 @@ std::unique_ptr<Table> Table::open(const std::string& path)
     std::error_code error;
     if (!std::filesystem::exists(path, error)) {
         throw MissingInput(path, "no such file");
+    }
+    if (is_hdf5(path)) {
+        return open_hdf5_table(path);
     }
     if (is_fits(path)) {
         return std::make_unique<FitsTable>(path);

@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-// Catalogues and lists: named columns, whole in memory, from a CSV file or the first table of a FITS file
-// (told apart by content). Names are found whatever their case. Errors are DataError with file, row and
-// column.
+// Catalogues and lists: named columns, whole in memory, from a CSV file, the first table of a FITS file, or
+// an HDF5 file of columns or records (told apart by content). Names are found whatever their case. Errors are
+// DataError with file, row and column.
 namespace astroclip::survey {
 
 class Table {
@@ -41,5 +41,8 @@ protected:
     std::int64_t rows_ = 0;
     std::vector<std::string> names_;
 };
+
+// Table::open of an HDF5 file.
+std::unique_ptr<Table> open_hdf5_table(const std::string& path);
 
 }  // namespace astroclip::survey

@@ -13,7 +13,7 @@
 namespace astroclip::catalogue {
 namespace {
 
-constexpr SearchBlocks small_blocks{.rows = 64, .queries = 3};
+constexpr SearchBlocks small_blocks{.rows = 64, .queries = 3, .ahead = 2};
 
 // Vectors of small integers: their products are exact and often equal, so that order among equals shows.
 at::Tensor small_integers(std::uint64_t n, std::int64_t rows)
@@ -33,7 +33,8 @@ CatalogueShard shard_of(const test::Ranks& ranks, const at::Tensor& vectors, con
     }
     const auto first = bounds[static_cast<std::size_t>(ranks.rank())];
     const auto rows = bounds[static_cast<std::size_t>(ranks.rank()) + 1] - first;
-    return {vectors.narrow(0, first, rows), first, usable.defined() ? usable.narrow(0, first, rows) : usable};
+    return CatalogueShard::of(vectors.narrow(0, first, rows), first,
+                              usable.defined() ? usable.narrow(0, first, rows) : usable);
 }
 
 // All rows of each query by falling score, equal ones by row.
@@ -62,7 +63,7 @@ TEST(Nearest, AreTheSameBitsOnAnyNumberOfRanks)
     const auto unit = [](const at::Tensor& x) { return x / x.norm(2, {1}, true); };
     const auto vectors = unit(test::fill_tensor(1, {1000, 40}));
     const auto queries = unit(test::fill_tensor(2, {20, 40}));
-    const auto whole = nearest(alone, {vectors}, queries, 8, small_blocks);
+    const auto whole = nearest(alone, CatalogueShard::of(vectors), queries, 8, small_blocks);
     const auto shared = nearest(ranks, shard_of(ranks, vectors), queries, 8, small_blocks);
     EXPECT_TRUE(shared.row.equal(whole.row));
     EXPECT_TRUE(shared.score.equal(whole.score));

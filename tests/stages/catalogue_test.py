@@ -6,11 +6,14 @@ usage: catalogue_test.py RUN, a folder that tiny_run.py made.
 import csv
 import json
 import pathlib
+import shutil
+import subprocess
 import sys
 import tempfile
 import unittest
 
 import numpy as np
+from astropy.table import Table
 
 import pipeline
 
@@ -108,6 +111,91 @@ class Search(unittest.TestCase):
             pipeline.call([*line[:-1], folder + "/none", "--ids", "five"], code=64)
 
 
+class SearchFor(unittest.TestCase):
+    """Queries of every kind, among all galaxies."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.table = open_catalog(RUN / "embeddings")
+        cls.table = cls.table[(cls.table["has_image"] == 1) & (cls.table["has_spectrum"] == 1)]
+
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def search(self, *more, ranks=1, code=0):
+        output = self.folder / f"found-{len(list(self.folder.iterdir()))}"
+        launcher = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)] if ranks > 1 else []
+        pipeline.call([*launcher, str(pipeline.BIN / "astroclip-search"), "--embeddings", str(RUN / "embeddings"), "--output", str(output),
+                       *map(str, more)], code=code)
+        return output if code else (output, json.loads((output / "results.json").read_text()))
+
+    def write(self, name, text):
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def test_positions_find_the_nearest_galaxy_and_those_without_one_are_told(self):
+        some = self.table[:3]
+        off = 0.3 / 3600  # within the radius of an arcsecond
+        rows = "".join(f"{one['ra']:.9f},{one['dec'] + off:.9f}\n" for one in some)
+        path = self.write("positions.csv", "RA,DEC\n" + rows + "123.4,-56.7\n")
+        for ranks in (1, 3):
+            _, found = self.search("--positions", path, ranks=ranks)
+            self.assertEqual([query["object_id"] for query in found["queries"]], list(some["object_id"]))
+            self.assertEqual(len(found["unmatched"]), 1)
+            self.assertIn("123.4", found["unmatched"][0])
+        self.search("--positions", self.write("nowhere.csv", "ra,dec\n123.4,-56.7\n"), code=65)
+        self.search("--positions", self.write("wrong.csv", "ra,dec\n123.4,-96.7\n"), code=65)
+        self.search("--positions", self.write("columns.csv", "a,b\n1,2\n"), code=65)
+
+    def test_mean_of_examples_is_the_mean_of_their_unit_vectors(self):
+        some = self.table[:4]
+        ids = ",".join(str(one) for one in some["object_id"])
+        _, found = self.search("--ids", ids, "--mean", "--neighbours", 5)
+        self.assertEqual([query["name"] for query in found["queries"]], ["mean of 4"])
+        for mode, (asked, known) in MODES.items():
+            mean = some[f"{asked}_embedding"].astype(np.float64).mean(axis=0)
+            scores = np.sort(self.table[f"{known}_embedding"] @ (mean / np.linalg.norm(mean)))[::-1]
+            given = [one["score"] for one in found["queries"][0]["neighbours"][mode]]
+            np.testing.assert_allclose(given, scores[:5], atol=1e-5)
+
+    def test_own_files_find_the_galaxy_that_they_show(self):
+        spectra = sorted((RUN / "survey/spectra").rglob("coadd-*.fits"))[0]
+        images = sorted((RUN / "survey/images").rglob("*.h5"))[0]
+        _, found = self.search("--model", RUN / "aligned", "--spectra", spectra, "--cutouts", images, "--neighbours", 1)
+        compared = 0
+        ids = set(self.table["object_id"])
+        for query in found["queries"]:
+            for mode in ("ii", "ss"):
+                if mode in query["neighbours"] and query["object_id"] in ids:
+                    nearest = query["neighbours"][mode][0]
+                    self.assertAlmostEqual(nearest["score"], 1, places=5)
+                    self.assertEqual(nearest["object_id"], query["object_id"])
+                    compared += 1
+        self.assertGreater(compared, 20)
+        self.search("--spectra", spectra, code=64)  # no model
+        self.search("--spectra", spectra, "--model", RUN / "spectrum-encoder", code=65)  # not the catalogue's
+
+    def test_fits_csv_and_page_say_what_the_json_says(self):
+        output, found = self.search("--ids", self.table["object_id"][0], "--neighbours", 4)
+        table = Table.read(output / "results.fits")
+        with open(output / "results.csv", newline="") as file:
+            lines = list(csv.DictReader(file))
+        expected = [(mode, one["object_id"], one["score"]) for query in found["queries"] for mode, some in
+                    sorted(query["neighbours"].items(), key=lambda item: list(MODES).index(item[0])) for one in some]
+        self.assertEqual([(str(one["mode"]), one["object_id"]) for one in table], [one[:2] for one in expected])
+        np.testing.assert_allclose(table["score"], [one[2] for one in expected], atol=1e-6)
+        self.assertEqual([(line["mode"], int(line["object_id"])) for line in lines], [one[:2] for one in expected])
+        self.assertEqual(str(table["ra"].unit), "deg")
+        page = pathlib.Path(pipeline.call([sys.executable, str(pipeline.SOURCE / "tools/search_page"), str(output), "--images", str(RUN / "images"),
+                                           "--spectra", str(RUN / "spectra"), "--pairs", str(RUN / "pairs")]).strip())
+        text = page.read_text()
+        self.assertGreater(text.count("data:image/jpeg"), 6)  # the query, three other images in ii, four in si
+        self.assertGreater(text.count('<svg class="spectrum"'), 6)
+        self.assertNotIn("http", text.replace("http://www.w3.org", ""))
+
+
 class Evaluate(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -144,6 +232,100 @@ class Evaluate(unittest.TestCase):
             one = self.scores["retrieval"][mode]
             self.assertEqual(one["n"], len(test))
             self.assertAlmostEqual(one["recall_at_10"], np.mean(places <= 10), delta=0.05)  # ties to rounding
+
+
+class EvaluateLabels(unittest.TestCase):
+    """With a user's labels, in every form that they may have."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = pathlib.Path(tempfile.mkdtemp())
+        cls.addClassCleanup(shutil.rmtree, cls.folder)
+        cls.truth = Table.read(RUN / "survey/truth.fits", unit_parse_strict="silent")
+
+    def evaluate(self, *more, code=0, ranks=1):
+        output = self.folder / f"evaluation-{len(list(self.folder.iterdir()))}"
+        launcher = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)] if ranks > 1 else []
+        done = subprocess.run([*launcher, str(pipeline.BIN / "astroclip-evaluate"), *(f"--{name}={RUN / name}" for name in
+                               ("embeddings", "images", "spectra", "pairs")), "--output", str(output), "--bootstraps=20",
+                               "--few-shot-epochs=2", "--morphology-epochs=2", "--flows=2", *map(str, more)],
+                              capture_output=True, text=True, env=pipeline.environment(), timeout=300, stdin=subprocess.DEVNULL)
+        self.assertEqual(done.returncode, code, done.stderr)
+        return done.stderr if code else json.loads((output / "evaluation.json").read_text())
+
+    def votes(self, one_class=False):
+        """Made-up votes, by position, of the first question and of one whose answers are all alike."""
+        table = Table({"ra": self.truth["RA"], "dec": self.truth["DEC"]})
+        smooth = np.clip(np.random.default_rng(1).normal(0.5, 0.3, len(table)), 0, 1)
+        first = "smooth-or-featured"
+        for name, share in (("smooth", smooth), ("featured-or-disk", 0.9 * (1 - smooth)), ("artifact", 0.1 * (1 - smooth))):
+            table[f"{first}_{name}_debiased"] = (np.ones if name == "smooth" else np.zeros)(len(table)) if one_class else share
+        table[f"{first}_total-votes"] = 40
+        for name, share in (("yes", 1.0), ("no", 0.0)):
+            table[f"disk-edge-on_{name}_debiased"] = share
+        table["disk-edge-on_total-votes"] = 40
+        path = self.folder / f"votes-{one_class}.csv"
+        table.write(path, overwrite=True)
+        return path
+
+    def test_every_table_is_there_and_does_not_depend_on_ranks(self):
+        options = ("--labels", RUN / "survey/truth.fits", "--morphology", self.votes(), "--compare", f"again={RUN / 'embeddings'}")
+        scores = self.evaluate(*options)
+        labels = ["LOG_MSTAR", "Z_MW", "TAGE_MW", "LOG_SSFR"]
+        self.assertEqual(set(scores["properties"]), {*labels, "mean"})
+        for table in ("properties", "properties_few_shot"):
+            for features in ("image", "spectrum", "magnitudes", "pixels"):
+                mean = np.mean([scores[table][label][features]["r2"] for label in labels])
+                self.assertAlmostEqual(scores[table]["mean"][features]["r2"], mean, places=9)
+        self.assertEqual(scores["photo_z"]["image"], scores["photo_z"]["again image"])
+        self.assertEqual(scores["properties_few_shot"]["mean"]["image"], scores["properties_few_shot"]["mean"]["again image"])
+        for label in labels:
+            fits = scores["posteriors"]["image"]["calibration"][label]
+            self.assertEqual(sum(fits["pit_histogram"]), scores["posteriors"]["image"]["n"])
+        points = scores["label_curves"]["redshift"]["image"]
+        self.assertEqual([point["share"] for point in points], [0.01, 0.03, 0.1, 0.3, 1])
+        self.assertLessEqual(points[-1]["labels"], scores["sample"]["train"])  # but those whose redshift is in doubt
+        self.assertAlmostEqual(points[-1]["r2"], scores["photo_z"]["image"]["r2"], places=9)
+        self.assertEqual(scores["neighbours_used"], min(64, scores["sample"]["train"]))
+        self.assertIn("image_from_spectrum", scores["across_modalities"])
+        table = {(row["source"], row["model"]): row for row in scores["table"]}
+        ours = table["image", "AstroCLIP"]
+        self.assertEqual(ours["published"], {"redshift": 0.79, "properties": 0.47, "morphology": 0.76})
+        self.assertEqual(ours["ours"]["properties"]["r2"], scores["properties"]["mean"]["image"]["r2"])
+        self.assertEqual(ours["ours"]["morphology"]["accuracy"], scores["morphology"]["smooth-or-featured"]["image"]["accuracy"])
+        self.assertIn("one answer", scores["morphology"]["disk-edge-on"]["left_out"])
+        self.assertIn("lacks", scores["morphology"]["bar"]["left_out"])
+        self.assertEqual(self.evaluate(*options, ranks=2), scores)
+
+    def test_labels_are_alike_from_fits_csv_and_hdf5_by_id_and_by_position(self):
+        columns = ["TARGETID", "RA", "DEC", "LOG_MSTAR"]
+        table = Table({name: np.array(self.truth[name]) for name in columns})
+        table["LOG_MSTAR"][:5] = np.nan
+        by_place = table["RA", "DEC", "LOG_MSTAR"]
+        scores = []
+        for name, one in (("labels.fits", table), ("labels.csv", table), ("labels.h5", table), ("place.fits", by_place)):
+            path = self.folder / name
+            one.write(path, **({"path": "__astropy_table__"} if name.endswith("h5") else {}), overwrite=True)
+            scores.append(self.evaluate("--labels", path, "--label-columns", "LOG_MSTAR", "--label-fractions=none"))
+        for one in scores:
+            self.assertEqual(one["properties"], scores[0]["properties"])
+            self.assertGreater(one["labels"]["left_out"]["LOG_MSTAR"], 0)
+
+    def test_wrong_labels_are_refused_by_name(self):
+        table = Table({"TARGETID": [1, 2], "LOG_MSTAR": [10.0, 11.0]})
+        path = self.folder / "others.fits"
+        table.write(path, overwrite=True)
+        self.assertIn("none of its 2 rows", self.evaluate("--labels", path, code=65))
+        self.assertIn("'MASS'", self.evaluate("--labels", RUN / "survey/truth.fits", "--label-columns", "MASS", code=65))
+        Table({"MASS": [1.0]}).write(path, overwrite=True)
+        self.assertIn("neither a column object_id", self.evaluate("--labels", path, code=65))
+        self.assertIn("label-fractions", self.evaluate("--label-fractions", "0.1,two", code=64))
+        self.assertIn("NAME=FOLDER", self.evaluate("--compare", "somewhere", code=64))
+
+    def test_votes_for_one_answer_alone_are_left_out(self):
+        scores = self.evaluate("--morphology", self.votes(one_class=True))
+        self.assertIn("one answer", scores["morphology"]["smooth-or-featured"]["left_out"])
+        self.assertEqual(scores["morphology"]["mean"]["image"]["questions"], 0)
 
 
 if __name__ == "__main__":

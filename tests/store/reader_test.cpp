@@ -125,6 +125,25 @@ TEST_F(ReaderTest, NamesDatasetAndRowsOfADamagedChunk)
     EXPECT_NE(message.find("part-00000.h5: dataset 'flux', rows 0 to "), std::string::npos) << message;
 }
 
+TEST_F(ReaderTest, KeepsFewOfManyPartsOpen)
+{
+    const auto many = folder / "many";
+    write_tiny(world, many, {.plan = 300, .part_rows = 2});
+    const store::Reader reader(many, "tiny", true);
+    ASSERT_EQ(reader.manifest().at("content").at("parts").size(), 150u);
+    const auto ids = reader.column<std::int64_t>("object_id");
+    EXPECT_TRUE(std::is_sorted(ids.begin(), ids.end()));
+    EXPECT_EQ(reader.column<std::int64_t>("object_id"), ids);  // and again, from those that were closed
+    std::size_t open = 0;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+        std::error_code gone;  // the iterator's own
+        open += std::filesystem::read_symlink(entry.path(), gone).string().find("/many/part-") !=
+                std::string::npos;
+    }
+    EXPECT_GT(open, 0u);
+    EXPECT_LE(open, 128u);
+}
+
 TEST_F(ReaderTest, FindsASchemaThatTheFilesDoNotHave)
 {
     const auto manifest_path = path + "/manifest.json";

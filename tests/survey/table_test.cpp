@@ -1,12 +1,15 @@
 #include "survey/table.hpp"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 
 #include "core/error.hpp"
+#include "core/hdf5.hpp"
 #include "survey/csv.hpp"
 
 namespace astroclip::survey {
@@ -84,6 +87,52 @@ TEST(Table, ReadsTheTractorSchemasOfTwoReleases)
     EXPECT_EQ(dr8->integers("brickid").size(), 6u);
     EXPECT_THROW(dr9->integers("flux_r"), DataError);
     EXPECT_THROW(dr9->numbers("type"), DataError);
+}
+
+// Records of an int64 `TARGETID` and a double `LOG_MSTAR`, as one dataset or as two.
+std::string hdf5_file(bool records)
+{
+    struct Record {
+        std::int64_t id;
+        double mass;
+    };
+    const std::vector<Record> rows{{7, 10.5}, {9, NAN}};
+    const auto path =
+        std::filesystem::temp_directory_path() / fmt::format("table-{}-{}.h5", getpid(), records);
+    const hdf5::Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
+    const hsize_t count = rows.size();
+    const hdf5::Handle space(H5Screate_simple(1, &count, nullptr), H5Sclose);
+    const hdf5::Handle record(H5Tcreate(H5T_COMPOUND, sizeof(Record)), H5Tclose);
+    H5Tinsert(record, "TARGETID", offsetof(Record, id), H5T_NATIVE_INT64);
+    H5Tinsert(record, "LOG_MSTAR", offsetof(Record, mass), H5T_NATIVE_DOUBLE);
+    const auto write = [&](const char* name, hid_t type, const void* values) {
+        const hdf5::Handle dataset(H5Dcreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+                                   H5Dclose);
+        H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values);
+    };
+    if (records) {
+        write("__astropy_table__", record, rows.data());
+    } else {
+        const std::vector<std::int64_t> ids{7, 9};
+        const std::vector<double> masses{10.5, NAN};
+        write("TARGETID", H5T_NATIVE_INT64, ids.data());
+        write("LOG_MSTAR", H5T_NATIVE_DOUBLE, masses.data());
+    }
+    return path;
+}
+
+TEST(Table, ReadsHdf5AsColumnsAndAsRecords)
+{
+    for (const bool records : {false, true}) {
+        const auto path = hdf5_file(records);
+        const auto table = Table::open(path);
+        EXPECT_EQ(table->rows(), 2);
+        EXPECT_EQ(table->integers("targetid"), (std::vector<std::int64_t>{7, 9}));
+        EXPECT_EQ(table->numbers("log_mstar")[0], 10.5);
+        EXPECT_TRUE(std::isnan(table->numbers("LOG_MSTAR")[1]));
+        EXPECT_THROW(table->numbers("Z_MW"), DataError);
+        std::filesystem::remove(path);
+    }
 }
 
 TEST(Table, MissesWhatIsNotThere) { EXPECT_THROW(Table::open(data + "nope.csv"), MissingInput); }

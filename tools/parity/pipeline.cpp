@@ -84,8 +84,8 @@ void run_search(const Case& reference, const std::string& name, Report& report, 
             const auto mode = name + "/out/" + from + "_" + to;
             if (!reference.has(mode + ".index")) continue;
             const auto k = reference.file().shape(mode + ".index").at(1);
-            const auto found =
-                catalogue::nearest(*ranks, {unit(to), 0, {}}, unit(from).index_select(0, rows), k);
+            const auto found = catalogue::nearest(*ranks, catalogue::CatalogueShard::of(unit(to)),
+                                                  unit(from).index_select(0, rows), k);
             report.compare_ranking(mode + ".index", found.row, found.score,
                                    reference.tensor(mode + ".cosine"));
             report.compare(mode + ".cosine", found.score);

@@ -1,0 +1,142 @@
+#include "stages/evaluate_case.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <span>
+
+#include "catalogue/metrics.hpp"
+#include "core/log.hpp"
+
+namespace astroclip::evaluate {
+namespace {
+
+at::Tensor numbers(const std::vector<std::int64_t>& rows)
+{
+    return at::tensor(at::ArrayRef<std::int64_t>(rows), at::kLong);
+}
+}  // namespace
+
+Rows known_rows(const std::vector<Target>& targets, const Sample& sample)
+{
+    Rows rows;
+    for (std::int64_t i = 0; i < sample.size(); ++i) {
+        const bool known = std::all_of(targets.begin(), targets.end(), [&](const auto& target) {
+            return std::isfinite(target.truth[static_cast<std::size_t>(i)]);
+        });
+        if (known) (i < sample.train ? rows.train : rows.test).push_back(i);
+    }
+    return rows;
+}
+
+std::vector<Target> with_rows(const std::vector<Target>& targets, const Sample& sample)
+{
+    std::vector<Target> some;
+    for (const auto& target : targets) {
+        if (known_rows({target}, sample).any()) {
+            some.push_back(target);
+        } else {
+            log::warn("no galaxy has the label '{}', or none on one side of the split: it is left out",
+                      target.name);
+        }
+    }
+    return some;
+}
+
+at::Tensor chosen(const at::Tensor& values, const std::vector<std::int64_t>& rows)
+{
+    return values.index_select(0, numbers(rows));
+}
+std::vector<double> chosen(const std::vector<double>& values, const std::vector<std::int64_t>& rows)
+{
+    std::vector<double> some;
+    for (const auto row : rows) some.push_back(values[static_cast<std::size_t>(row)]);
+    return some;
+}
+
+at::Tensor truth_of(const std::vector<Target>& targets, const std::vector<std::int64_t>& rows)
+{
+    std::vector<at::Tensor> columns;
+    for (const auto& target : targets) columns.push_back(at::tensor(chosen(target.truth, rows), at::kDouble));
+    return at::stack(columns, 1);
+}
+
+std::vector<double> flat(const at::Tensor& values)
+{
+    const auto all = values.to(at::kDouble).contiguous();
+    return {all.const_data_ptr<double>(), all.const_data_ptr<double>() + all.numel()};
+}
+
+std::vector<double> column(const at::Tensor& table, std::int64_t number)
+{
+    const auto values = table.select(1, number).to(at::kDouble).contiguous();
+    return {values.const_data_ptr<double>(), values.const_data_ptr<double>() + values.numel()};
+}
+
+std::vector<std::vector<double>> shared_out(const comm::World& world, std::size_t jobs,
+                                            const std::function<std::vector<double>(std::size_t)>& work)
+{
+    std::vector<double> own;  // of each job: number, length, values
+    world.together([&] {
+        for (auto job = static_cast<std::size_t>(world.rank()); job < jobs; job += world.size()) {
+            const auto values = work(job);
+            own.insert(own.end(), {static_cast<double>(job), static_cast<double>(values.size())});
+            own.insert(own.end(), values.begin(), values.end());
+        }
+    });
+    std::vector<std::vector<double>> results(jobs);
+    const auto all = world.all_gather(own);
+    for (auto at = all.begin(); at != all.end();) {
+        const auto job = static_cast<std::size_t>(at[0]);
+        const auto length = static_cast<std::ptrdiff_t>(at[1]);
+        results[job].assign(at + 2, at + 2 + length);
+        at += 2 + length;
+    }
+    return results;
+}
+
+nlohmann::json score(const std::vector<double>& truth, const std::vector<double>& predicted, bool redshift,
+                     const Case& of)
+{
+    const auto interval = catalogue::bootstrap_r2(truth, predicted, of.seed(), of.o.bootstraps);
+    nlohmann::json scores = {{"r2", catalogue::r2(truth, predicted)},
+                             {"r2_low", interval.low},
+                             {"r2_high", interval.high},
+                             {"n", truth.size()}};
+    if (redshift) {
+        const auto errors = catalogue::redshift_errors(truth, predicted);
+        scores["bias"] = catalogue::bias(errors);
+        scores["sigma_nmad"] = catalogue::sigma_nmad(errors);
+        scores["outlier_fraction"] = catalogue::outlier_fraction(errors);
+    }
+    return scores;
+}
+
+nlohmann::json mean_score(const at::Tensor& truth, const at::Tensor& predicted, const Case& of)
+{
+    std::vector<std::vector<double>> y, guess;
+    for (std::int64_t target = 0; target < truth.size(1); ++target) {
+        y.push_back(column(truth, target));
+        guess.push_back(column(predicted, target));
+    }
+    const auto mean_r2 = [&](std::span<const std::int64_t> rows) {
+        double sum = 0;
+        for (std::size_t target = 0; target < y.size(); ++target) {
+            std::vector<double> a, b;
+            for (const auto row : rows) {
+                a.push_back(y[target][row]);
+                b.push_back(guess[target][row]);
+            }
+            sum += catalogue::r2(a, b);
+        }
+        return sum / static_cast<double>(y.size());
+    };
+    std::vector<std::int64_t> all(static_cast<std::size_t>(truth.size(0)));
+    std::iota(all.begin(), all.end(), 0);
+    const auto interval = catalogue::bootstrap(truth.size(0), mean_r2, of.seed(), of.o.bootstraps);
+    return {{"r2", mean_r2(all)}, {"r2_low", interval.low}, {"r2_high", interval.high}, {"n", truth.size(0)}};
+}
+
+}  // namespace astroclip::evaluate

@@ -1,0 +1,331 @@
+#include "stages/evaluate_inputs.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+
+#include "core/error.hpp"
+#include "core/hash.hpp"
+#include "core/log.hpp"
+#include "data/rows.hpp"
+#include "store/publication.hpp"
+#include "survey/crossmatch.hpp"
+
+namespace astroclip::evaluate {
+namespace {
+
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+
+std::vector<double> shares_of(const std::string& list)
+{
+    std::vector<double> shares;
+    if (list == "none") {
+        return shares;
+    }
+    for (const auto& word : split_list(list)) {
+        try {
+            shares.push_back(std::stod(word));
+        } catch (const std::exception&) {
+            shares.push_back(nan);
+        }
+        if (!(shares.back() > 0 && shares.back() <= 1)) {
+            throw ConfigError(fmt::format("'label-fractions': '{}' is not a share above 0, up to 1", word));
+        }
+    }
+    return shares;
+}
+
+const std::string& required(const std::string& path, const char* key)
+{
+    if (path.empty()) {
+        throw ConfigError(fmt::format("'{}' is not set: a store is needed", key));
+    }
+    return path;
+}
+
+std::string digest_of_file(const std::string& path)
+{
+    Digest digest;
+    for (const auto& hash : file_block_hashes(path)) digest.add(hash);
+    return digest.hex();
+}
+
+// Rows of a catalogue that have both modalities, by id: (id, row), ascending.
+std::vector<std::pair<std::int64_t, std::int64_t>> complete_rows(const store::Reader& embeddings,
+                                                                 const std::vector<const char*>& flags)
+{
+    const auto ids = embeddings.column<std::int64_t>("object_id");
+    std::vector<char> complete(ids.size(), 1);
+    for (const auto* flag : flags) {
+        const auto has = embeddings.column<std::int64_t>(flag);
+        for (std::size_t row = 0; row < has.size(); ++row) complete[row] = complete[row] && has[row];
+    }
+    std::vector<std::pair<std::int64_t, std::int64_t>> rows;
+    for (std::size_t row = 0; row < ids.size(); ++row) {
+        if (complete[row]) rows.emplace_back(ids[row], static_cast<std::int64_t>(row));
+    }
+    std::sort(rows.begin(), rows.end());
+    return rows;
+}
+
+}  // namespace
+
+void bind(config::Section options, Options& o)
+{
+    using config::at_least;
+    using config::runtime_only;
+    options.option("embeddings", o.embeddings, "store of embeddings", runtime_only())
+        .option("images", o.images, "store of cutouts that were embedded", runtime_only())
+        .option("spectra", o.spectra, "store of spectra that were embedded", runtime_only())
+        .option("pairs", o.pairs, "which rows of the two are one galaxy, and the split", runtime_only())
+        .option("model", o.model, "folder of the model, for the same network untrained; empty: left out",
+                runtime_only())
+        .option("labels", o.labels,
+                "FITS, CSV or HDF5 table of properties, by TARGETID, object_id or position; empty: none",
+                runtime_only())
+        .option("morphology", o.morphology,
+                "such a table of Galaxy Zoo DECaLS votes (GZD-5), by position or id; empty: none",
+                runtime_only())
+        .option("compare", o.compare,
+                "stores of embeddings of the same galaxies by other models: NAME=FOLDER,...", runtime_only())
+        .option("output", o.output, "folder to publish", runtime_only())
+        .option("label-columns", o.label_columns, "properties to predict, separated by commas")
+        .option("match-radius", o.match_radius_arcsec, "of labels by position [arcsec]",
+                config::between(0.001, 3600))
+        .option("label-fractions", o.label_fractions,
+                "also from these shares of the training labels, separated by commas; or none")
+        .option("few-shot-epochs", o.few_shot_epochs, "of the small networks; 0: none are trained",
+                at_least(0))
+        .option("flows", o.flows, "of the ensemble that estimates posteriors of the properties; 0: none",
+                at_least(0))
+        .option("morphology-epochs", o.morphology_epochs, "of the classifiers", at_least(1))
+        .option("double-softmax", o.double_softmax, "classifiers as published: softmax of the softmax")
+        .option("neighbours", o.neighbours, "k of the regression", at_least(1))
+        .option("bootstraps", o.bootstraps, "resamples behind each 95 % interval", at_least(10))
+        .option("pixel-crop", o.pixel_crop, "side of the centre whose pixels are a baseline [pixel], even",
+                at_least(2))
+        .option("pixel-components", o.pixel_components, "principal components of those pixels", at_least(1))
+        .option("trust", o.trust, "believe the hashes of the inputs without computing them", runtime_only());
+}
+
+std::vector<std::string> split_list(const std::string& text)
+{
+    std::vector<std::string> parts;
+    for (std::size_t begin = 0; begin < text.size();) {
+        const auto end = std::min(text.find(',', begin), text.size());
+        parts.push_back(text.substr(begin, end - begin));
+        begin = end + 1;
+    }
+    return parts;
+}
+
+Sample::Sample(const data::Galaxies& galaxies, const store::Reader& embeddings)
+{
+    const auto rows = complete_rows(embeddings, {"has_image", "has_spectrum"});
+    for (const bool test_side : {false, true}) {
+        for (const auto each : galaxies.paired(test_side)) {
+            add(each, galaxies[each], rows);
+        }
+        if (!test_side) train = size();
+    }
+    if (train == 0 || test() == 0) {
+        throw DataError(embeddings.path(), fmt::format("holds {} training and {} test galaxies of the "
+                                                       "pairs with both embeddings; both are needed",
+                                                       train, test()));
+    }
+    ra = data::read_scalars<double>(embeddings, "ra", embedding_row, nan);
+    dec = data::read_scalars<double>(embeddings, "dec", embedding_row, nan);
+}
+
+void Sample::add(std::int64_t each, const data::Galaxy& galaxy,
+                 const std::vector<std::pair<std::int64_t, std::int64_t>>& rows)
+{
+    const auto found =
+        std::lower_bound(rows.begin(), rows.end(), std::pair(galaxy.object_id, std::int64_t{-1}));
+    if (found == rows.end() || found->first != galaxy.object_id) {
+        return;
+    }
+    number.push_back(each);
+    embedding_row.push_back(found->second);
+    object_id.push_back(galaxy.object_id);
+    image_row.push_back(galaxy.image_row);
+    spectrum_row.push_back(galaxy.spectrum_row);
+}
+
+Labels::Labels(const std::string& path, const Sample& sample, double radius_arcsec)
+    : table_(survey::Table::open(path)), row_(sample.object_id.size(), -1)
+{
+    if (const auto key = table_->first_of({"object_id", "TARGETID"}); !key.empty()) {
+        match_by_id(key, sample);
+    } else {
+        match_by_position(sample, radius_arcsec);
+    }
+    const auto matched = std::count_if(row_.begin(), row_.end(), [](auto row) { return row >= 0; });
+    if (matched == 0) {
+        throw DataError(path, fmt::format("none of its {} rows is one of the {} galaxies with both "
+                                          "embeddings: another survey, or other ids?",
+                                          table_->rows(), sample.size()));
+    }
+}
+
+void Labels::match_by_id(const std::string& key, const Sample& sample)
+{
+    const auto ids = table_->integers(key);
+    std::map<std::int64_t, std::int64_t> row_of;
+    for (std::size_t row = 0; row < ids.size(); ++row) {
+        repeated_ += !row_of.emplace(ids[row], static_cast<std::int64_t>(row)).second;
+    }
+    for (std::size_t i = 0; i < row_.size(); ++i) {
+        const auto found = row_of.find(sample.object_id[i]);
+        if (found != row_of.end()) row_[i] = found->second;
+    }
+}
+
+void Labels::match_by_position(const Sample& sample, double radius_arcsec)
+{
+    const auto ra = table_->first_of({"ra", "target_ra"}), dec = table_->first_of({"dec", "target_dec"});
+    if (ra.empty() || dec.empty()) {
+        throw DataError(table_->path(),
+                        "has neither a column object_id or TARGETID, nor ra and dec (degrees ICRS)");
+    }
+    survey::Sources ours{sample.object_id, sample.ra, sample.dec}, theirs;
+    theirs.ra = table_->numbers(ra);
+    theirs.dec = table_->numbers(dec);
+    for (std::int64_t row = 0; row < table_->rows(); ++row) theirs.object_id.push_back(row);
+    for (const auto& match : survey::match_on_sky(ours, theirs, radius_arcsec)) {
+        row_[static_cast<std::size_t>(match.first)] = match.second;
+    }
+}
+
+std::vector<double> Labels::of(const std::string& column) const
+{
+    const bool derived = column == "LOG_SSFR" && !has(column) && has("AVG_SFR");
+    if (derived) {
+        auto values = of("AVG_SFR");
+        const auto mass = of("LOG_MSTAR");
+        for (std::size_t i = 0; i < values.size(); ++i) {
+            values[i] = values[i] > 0 ? std::log10(values[i]) - mass[i] : nan;
+        }
+        return values;
+    }
+    const bool own_name = column == "LOG_MSTAR" && !has(column) && has("PROVABGS_LOGMSTAR_BF");
+    const auto all = table_->numbers(own_name ? "PROVABGS_LOGMSTAR_BF" : column);
+    std::vector<double> values;
+    for (const auto row : row_) {
+        values.push_back(row >= 0 && std::isfinite(all[row]) ? all[row] : nan);
+    }
+    return values;
+}
+
+nlohmann::json Labels::facts() const
+{
+    return {{"rows", table_->rows()},
+            {"matched", std::count_if(row_.begin(), row_.end(), [](auto row) { return row >= 0; })},
+            {"repeated_rows", repeated_}};
+}
+
+Inputs::Inputs(const Options& o, at::Device device, std::uint64_t seed)
+    : galaxies(data::Stores{required(o.images, "images"), required(o.spectra, "spectra"),
+                            required(o.pairs, "pairs"), o.trust}),
+      embeddings(required(o.embeddings, "embeddings"), "embeddings", o.trust),
+      images(o.images, "images", true),  // its hashes are looked at by `galaxies`
+      spectra(o.spectra, "spectra", true),
+      sample(galaxies, embeddings)
+{
+    require_source_of_embeddings();
+    label_shares = shares_of(o.label_fractions);
+    if (!o.model.empty()) {
+        store::read_manifest(o.model);
+        untrained = nn::untrained_embedder(o.model + "/model.safetensors", seed, device);
+        if (untrained->image_size() == 0) untrained.reset();
+    }
+    read_labels(o);
+    open_comparisons(o);
+}
+
+void Inputs::read_labels(const Options& o)
+{
+    if (!o.morphology.empty()) {
+        votes = std::make_unique<Labels>(o.morphology, sample, o.match_radius_arcsec);
+    }
+    if (o.labels.empty()) {
+        return;
+    }
+    const Labels labels(o.labels, sample, o.match_radius_arcsec);
+    label_facts = labels.facts();
+    for (const auto& name : split_list(o.label_columns)) {
+        properties.push_back({name, labels.of(name)});
+        const auto& truth = properties.back().truth;
+        const auto known =
+            std::count_if(truth.begin(), truth.end(), [](double y) { return std::isfinite(y); });
+        label_facts["known"][name] = known;
+        label_facts["left_out"][name] = sample.size() - known;
+        if (known < sample.size()) {
+            log::info("label '{}': {} of {} galaxies have none, or none that is finite, and are left out",
+                      name, sample.size() - known, sample.size());
+        }
+    }
+}
+
+// The rows of another catalogue that hold our sample, all of it.
+void Inputs::open_comparisons(const Options& o)
+{
+    for (const auto& word : split_list(o.compare)) {
+        const auto equals = word.find('=');
+        if (equals == std::string::npos || equals == 0) {
+            throw ConfigError(fmt::format("'compare': NAME=FOLDER expected, found '{}'", word));
+        }
+        Comparison one{
+            word.substr(0, equals), store::Reader(word.substr(equals + 1), "embeddings", o.trust), {}};
+        const auto rows = complete_rows(one.embeddings, {});
+        for (const auto id : sample.object_id) {
+            const auto found = std::lower_bound(rows.begin(), rows.end(), std::pair(id, std::int64_t{-1}));
+            if (found == rows.end() || found->first != id) {
+                throw DataError(one.embeddings.path(),
+                                fmt::format("lacks object {}, which is part of the evaluation", id));
+            }
+            one.row.push_back(found->second);
+        }
+        comparisons.push_back(std::move(one));
+    }
+}
+
+nlohmann::json Inputs::ids(const Options& o) const
+{
+    auto all = galaxies.content_ids();
+    all["embeddings"] = embeddings.content_id();
+    if (untrained) all["model"] = store::content_id(o.model);
+    if (!o.labels.empty()) all["labels"] = digest_of_file(o.labels);
+    if (!o.morphology.empty()) all["morphology"] = digest_of_file(o.morphology);
+    for (const auto& one : comparisons) all["compare " + one.name] = one.embeddings.content_id();
+    return all;
+}
+
+Target Inputs::redshift() const
+{
+    Target target{"redshift", data::read_scalars<double>(embeddings, "z_spec", sample.embedding_row, nan)};
+    const auto warnings = data::read_scalars<std::int64_t>(embeddings, "zwarn", sample.embedding_row, -1);
+    for (std::size_t i = 0; i < warnings.size(); ++i) {
+        if (warnings[i] > 0) {  // a redshift in doubt is no truth
+            target.truth[i] = nan;
+        }
+    }
+    return target;
+}
+
+void Inputs::require_source_of_embeddings() const
+{
+    const auto made_of = embeddings.manifest().at("request").value("inputs", nlohmann::json::object());
+    const auto given = galaxies.content_ids();
+    for (const auto& [name, id] : given.items()) {
+        if (made_of.contains(name) && made_of.at(name) != id) {
+            throw DataError(embeddings.path(),
+                            fmt::format("was made from another store of {} than the one given", name));
+        }
+    }
+}
+
+}  // namespace astroclip::evaluate

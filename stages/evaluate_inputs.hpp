@@ -1,0 +1,115 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "config/options.hpp"
+#include "data/batches.hpp"
+#include "nn/encoder.hpp"
+#include "store/reader.hpp"
+#include "survey/table.hpp"
+
+namespace astroclip::evaluate {
+
+struct Options {
+    std::string embeddings, images, spectra, pairs, model, labels, morphology, compare, output;
+    std::string label_columns = "LOG_MSTAR,Z_MW,TAGE_MW,LOG_SSFR";
+    std::string label_fractions = "0.01,0.03,0.1,0.3";
+    double match_radius_arcsec = 0.5;
+    int neighbours = 64;
+    int few_shot_epochs = 10;
+    int flows = 10;
+    int morphology_epochs = 25;
+    bool double_softmax = false;
+    int bootstraps = 1000;
+    int pixel_crop = 48;
+    int pixel_components = 32;
+    bool trust = false;
+};
+void bind(config::Section options, Options& o);
+
+std::vector<std::string> split_list(const std::string& text);  // at commas
+
+// The galaxies with both modalities that are in the catalogue: first those trained on, then those held out.
+struct Sample {
+    std::vector<std::int64_t> number;         // in Galaxies
+    std::vector<std::int64_t> embedding_row;  // in the catalogue
+    std::vector<std::int64_t> object_id, image_row, spectrum_row;
+    std::vector<double> ra, dec;  // degrees ICRS
+    std::int64_t train = 0;
+
+    std::int64_t size() const { return static_cast<std::int64_t>(number.size()); }
+    std::int64_t test() const { return size() - train; }
+
+    // Throws DataError if either side is empty.
+    Sample(const data::Galaxies& galaxies, const store::Reader& embeddings);
+
+private:
+    void add(std::int64_t each, const data::Galaxy& galaxy,
+             const std::vector<std::pair<std::int64_t, std::int64_t>>& rows);
+};
+
+// The truth of one number for the sample; NaN where it is not known.
+struct Target {
+    std::string name;
+    std::vector<double> truth;
+};
+
+// A user's table of labels (FITS, CSV or HDF5), by object_id or TARGETID or else by position. Of several rows
+// for one galaxy the first counts. DataError if it has neither, or no galaxy of the sample.
+class Labels {
+public:
+    Labels(const std::string& path, const Sample& sample, double radius_arcsec);
+
+    bool has(const std::string& column) const { return table_->has(column); }
+    // A value a galaxy of the sample, NaN where there is none; not finite counts as none. Also LOG_SSFR from
+    // AVG_SFR and LOG_MSTAR, and LOG_MSTAR under PROVABGS's own name. DataError with the columns that are
+    // there.
+    std::vector<double> of(const std::string& column) const;
+    // What was found, for the output: rows of the table, galaxies matched, rows beyond the first.
+    nlohmann::json facts() const;
+
+private:
+    void match_by_id(const std::string& key, const Sample& sample);
+    void match_by_position(const Sample& sample, double radius_arcsec);
+
+    std::unique_ptr<survey::Table> table_;
+    std::vector<std::int64_t> row_;  // of each galaxy, -1: none
+    std::int64_t repeated_ = 0;
+};
+
+// Embeddings of other models, of the same galaxies (a row each of the same sample).
+struct Comparison {
+    std::string name;
+    store::Reader embeddings;
+    std::vector<std::int64_t> row;
+};
+
+struct Inputs {
+    data::Galaxies galaxies;
+    store::Reader embeddings, images, spectra;
+    std::unique_ptr<nn::Embedder> untrained;  // null: no model was given
+    Sample sample;
+    std::vector<Target> properties;
+    nlohmann::json label_facts;
+    std::unique_ptr<Labels> votes;  // null: no morphology was given
+    std::vector<Comparison> comparisons;
+    std::vector<double> label_shares;  // of the training labels, for curves
+
+    Inputs(const Options& o, at::Device device, std::uint64_t seed);
+
+    nlohmann::json ids(const Options& o) const;
+    Target redshift() const;  // NaN where the fit warns
+
+private:
+    void require_source_of_embeddings() const;
+    void read_labels(const Options& o);
+    void open_comparisons(const Options& o);
+};
+
+}  // namespace astroclip::evaluate

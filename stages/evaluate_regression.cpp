@@ -1,0 +1,248 @@
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "catalogue/few_shot.hpp"
+#include "catalogue/posterior.hpp"
+#include "catalogue/regression.hpp"
+#include "core/log.hpp"
+#include "core/random.hpp"
+#include "data/rows.hpp"
+#include "stages/evaluate_tables.hpp"
+
+namespace astroclip::evaluate {
+namespace {
+
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+
+at::Tensor by_neighbours(const Features& features, const std::vector<Target>& targets, const Rows& rows,
+                         const Case& of)
+{
+    return catalogue::knn_regression(of.world(), chosen(features.values, rows.train),
+                                     truth_of(targets, rows.train), chosen(features.values, rows.test),
+                                     {of.o.neighbours, features.standardise})
+        .predicted;
+}
+
+// The published settings: of redshifts from images one small layer; of photometry the supervised baseline.
+catalogue::FewShotConfig network_for(const Features& features, std::size_t targets, const Case& of)
+{
+    catalogue::FewShotConfig config{.epochs = of.o.few_shot_epochs, .seed = of.seed()};
+    if (features.source == "photometry") {
+        config.dropout = 0;
+        config.learning_rate = 5e-4;
+        config.batch = 128;
+        config.epochs = 5 * of.o.few_shot_epochs;
+        config.validation_fraction = 0.2;
+    } else if (features.source == "image" && targets == 1) {
+        config.hidden = {32};
+    }
+    return config;
+}
+
+// Predictions [test, targets] of every description by a small network.
+std::vector<at::Tensor> by_networks(const std::vector<Target>& targets, const Rows& rows, const Case& of)
+{
+    const auto results = shared_out(of.world(), of.features.size(), [&](std::size_t job) {
+        const auto& features = of.features[job];
+        return flat(catalogue::few_shot_regression(
+            chosen(features.values, rows.train), truth_of(targets, rows.train),
+            chosen(features.values, rows.test), network_for(features, targets.size(), of)));
+    });
+    std::vector<at::Tensor> predicted;
+    for (const auto& result : results) {
+        predicted.push_back(at::tensor(result, at::kDouble).view({-1, std::ssize(targets)}));
+    }
+    return predicted;
+}
+
+// Every property and their mean, of one description.
+void add_property_scores(nlohmann::json& scores, const std::string& features,
+                         const std::vector<Target>& targets, const at::Tensor& truth,
+                         const at::Tensor& predicted, const Case& of)
+{
+    for (std::size_t i = 0; i < targets.size(); ++i) {
+        const auto number = static_cast<std::int64_t>(i);
+        scores[targets[i].name][features] =
+            score(column(truth, number), column(predicted, number), false, of);
+    }
+    scores["mean"][features] = mean_score(truth, predicted, of);
+}
+
+std::string predictions_csv(const Case& of, const Rows& rows, const std::vector<double>& truth,
+                            const std::vector<std::vector<double>>& predictions)
+{
+    std::string csv = "object_id,z_true";
+    for (const auto& each : of.features) csv += "," + each.name;
+    csv += "\n";
+    for (std::size_t i = 0; i < truth.size(); ++i) {
+        csv +=
+            fmt::format("{},{:.8f}", of.sample().object_id[static_cast<std::size_t>(rows.test[i])], truth[i]);
+        for (const auto& values : predictions) csv += fmt::format(",{:.8f}", values[i]);
+        csv += "\n";
+    }
+    return csv;
+}
+
+// The first `share` of some rows in the order of a hash of their ids, so that a larger share holds a smaller
+// one.
+std::vector<std::int64_t> part_of(std::vector<std::int64_t> rows, double share, const Case& of)
+{
+    const auto hash = [&](std::int64_t row) {
+        return mix64(static_cast<std::uint64_t>(of.sample().object_id[row]) ^
+                     stream_key(of.seed(), "labels"));
+    };
+    std::sort(rows.begin(), rows.end(), [&](auto a, auto b) { return hash(a) < hash(b); });
+    const auto some = std::llround(share * static_cast<double>(rows.size()));
+    rows.resize(static_cast<std::size_t>(std::clamp<long long>(some, 1, std::ssize(rows))));
+    std::sort(rows.begin(), rows.end());
+    return rows;
+}
+
+}  // namespace
+
+Redshifts redshifts(const Case& of)
+{
+    const std::vector<Target> target{of.inputs.redshift()};
+    const auto rows = known_rows(target, of.sample());
+    Redshifts result;
+    if (!rows.any()) {
+        log::warn("no redshifts without a warning: photo-z is left out");
+        return result;
+    }
+    const auto truth = chosen(target[0].truth, rows.test);
+    std::vector<std::vector<double>> predictions;
+    for (const auto& each : of.features) {
+        predictions.push_back(column(by_neighbours(each, target, rows, of), 0));
+        result.neighbours[each.name] = score(truth, predictions.back(), true, of);
+    }
+    result.csv = predictions_csv(of, rows, truth, predictions);
+    if (of.o.few_shot_epochs > 0) {
+        const auto learned = by_networks(target, rows, of);
+        for (std::size_t i = 0; i < learned.size(); ++i) {
+            result.few_shot[of.features[i].name] = score(truth, column(learned[i], 0), true, of);
+        }
+    }
+    return result;
+}
+
+Properties properties(const Case& of)
+{
+    const auto targets = with_rows(of.inputs.properties, of.sample());
+    const auto rows = known_rows(targets, of.sample());
+    Properties result;
+    if (targets.empty() || !rows.any()) {
+        return result;
+    }
+    const auto truth = truth_of(targets, rows.test);
+    for (const auto& each : of.features) {
+        add_property_scores(result.neighbours, each.name, targets, truth,
+                            by_neighbours(each, targets, rows, of), of);
+    }
+    if (of.o.few_shot_epochs > 0) {
+        const auto learned = by_networks(targets, rows, of);
+        for (std::size_t i = 0; i < learned.size(); ++i) {
+            add_property_scores(result.few_shot, of.features[i].name, targets, truth, learned[i], of);
+        }
+    }
+    return result;
+}
+
+nlohmann::json across_modalities(const Case& of)
+{
+    auto all = nlohmann::json::object();
+    const auto unit = [&](const char* modality) {
+        return data::read_rows(of.inputs.embeddings, std::string(modality) + "_embedding",
+                               of.sample().embedding_row);
+    };
+    const std::vector<Target> redshift{of.inputs.redshift()};
+    const auto targets = with_rows(of.inputs.properties, of.sample());
+    for (const auto& [from, to] : {std::pair("image", "spectrum"), std::pair("spectrum", "image")}) {
+        const auto train = unit(to), query = unit(from);
+        const auto predict = [&](const std::vector<Target>& what, const Rows& rows) {
+            return catalogue::knn_regression(of.world(), chosen(train, rows.train),
+                                             truth_of(what, rows.train), chosen(query, rows.test),
+                                             {of.o.neighbours, false})
+                .predicted;
+        };
+        auto& scores = all[fmt::format("{}_from_{}", from, to)];
+        if (const auto rows = known_rows(redshift, of.sample()); rows.any()) {
+            scores["redshift"] =
+                score(chosen(redshift[0].truth, rows.test), column(predict(redshift, rows), 0), true, of);
+        }
+        if (const auto rows = known_rows(targets, of.sample()); !targets.empty() && rows.any()) {
+            scores["properties"] = mean_score(truth_of(targets, rows.test), predict(targets, rows), of);
+        }
+    }
+    return all;
+}
+
+nlohmann::json label_curves(const Case& of)
+{
+    auto curves = nlohmann::json::object();
+    auto shares = of.inputs.label_shares;
+    if (shares.empty()) {
+        return curves;
+    }
+    shares.push_back(1);
+    const auto add = [&](const std::string& what, const std::vector<Target>& targets) {
+        const auto all = known_rows(targets, of.sample());
+        if (targets.empty() || !all.any()) return;
+        const auto truth = truth_of(targets, all.test);
+        for (const auto share : shares) {
+            const Rows rows{part_of(all.train, share, of), all.test};
+            const auto learned =
+                of.o.few_shot_epochs > 0 ? by_networks(targets, rows, of) : std::vector<at::Tensor>();
+            for (std::size_t i = 0; i < of.features.size(); ++i) {
+                const auto& each = of.features[i];
+                if (!each.embedding && each.source != "photometry") continue;
+                nlohmann::json point = {{"labels", rows.train.size()}, {"share", share}};
+                point["r2"] = mean_score(truth, by_neighbours(each, targets, rows, of), of)["r2"];
+                if (!learned.empty()) point["few_shot_r2"] = mean_score(truth, learned[i], of)["r2"];
+                curves[what][each.name].push_back(point);
+            }
+        }
+    };
+    add("redshift", {of.inputs.redshift()});
+    add("properties", with_rows(of.inputs.properties, of.sample()));
+    return curves;
+}
+
+nlohmann::json posteriors(const Case& of)
+{
+    auto all = nlohmann::json::object();
+    const auto targets = with_rows(of.inputs.properties, of.sample());
+    const auto rows = known_rows(targets, of.sample());
+    if (of.o.flows == 0 || targets.empty() || rows.test.empty() || rows.train.size() < 20) {
+        return all;
+    }
+    for (const auto& each : of.features) {
+        if (!each.embedding) continue;
+        const auto found = catalogue::estimate_posteriors(
+            of.world(), chosen(each.values, rows.train), truth_of(targets, rows.train),
+            chosen(each.values, rows.test), truth_of(targets, rows.test),
+            {.flows = of.o.flows, .seed = of.seed()});
+        auto& scores = all[each.name];
+        scores = {{"nll", found.nll.mean().item<double>()},
+                  {"nll_std", of.o.flows > 1 ? found.nll.std().item<double>() : nan},
+                  {"flows", of.o.flows},
+                  {"epochs", found.epochs},
+                  {"n", rows.test.size()}};
+        for (std::size_t i = 0; i < targets.size(); ++i) {
+            const auto pit = column(found.pit, static_cast<std::int64_t>(i));
+            const auto fits = catalogue::calibration(pit);
+            std::vector<int> histogram(20);
+            for (const auto p : pit) ++histogram[std::min<std::size_t>(19, static_cast<std::size_t>(20 * p))];
+            scores["calibration"][targets[i].name] = {{"ks", fits.ks},
+                                                      {"within_68", fits.within_68},
+                                                      {"within_95", fits.within_95},
+                                                      {"pit_histogram", histogram}};
+        }
+    }
+    return all;
+}
+
+}  // namespace astroclip::evaluate

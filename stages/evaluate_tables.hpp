@@ -1,0 +1,45 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "stages/compute.hpp"
+#include "stages/evaluate_case.hpp"
+
+// The tables of the evaluation, each a part of evaluation.json. All are collective and the same on all ranks.
+namespace astroclip::evaluate {
+
+// Redshifts by nearest neighbours, by name of the features, and by small networks; the table of predictions
+// behind the scatter plots.
+struct Redshifts {
+    nlohmann::json neighbours = nlohmann::json::object(), few_shot = nlohmann::json::object();
+    std::string csv;
+};
+Redshifts redshifts(const Case& of);
+
+// {property: {features: scores}}, and under "mean" the mean over the properties.
+struct Properties {
+    nlohmann::json neighbours = nlohmann::json::object(), few_shot = nlohmann::json::object();
+};
+Properties properties(const Case& of);
+
+// Redshift and properties of galaxies of one modality from neighbours in the other one.
+nlohmann::json across_modalities(const Case& of);
+
+// R² against the share of the training labels that is used.
+nlohmann::json label_curves(const Case& of);
+
+// Likelihood and calibration of the properties' posteriors from each embedding.
+nlohmann::json posteriors(const Case& of);
+
+// The ten questions of Galaxy Zoo: {question: {features: scores}}, and under "mean" the mean accuracy and F1.
+nlohmann::json morphology(const Case& of);
+
+// Is the true partner found among the held-out galaxies of the other modality?
+nlohmann::json retrieval(const std::string& from, const std::string& to, const Case& of,
+                         const Measured& measured, const stage::Compute& compute);
+
+// The published table with our figures in its rows; what it does not have follows.
+nlohmann::json published_table(const Case& of, const nlohmann::json& scores);
+
+}  // namespace astroclip::evaluate

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "catalogue/neighbours.hpp"
+#include "stages/search_queries.hpp"
+#include "store/reader.hpp"
+
+namespace astroclip::search {
+
+struct Mode {
+    const char* name;
+    const char* query;      // modality of the query
+    const char* catalogue;  // modality of what is searched
+};
+
+// The neighbours in one mode of the queries that have its modality.
+struct Found {
+    Mode mode;
+    std::vector<std::size_t> queries;  // numbers
+    catalogue::Neighbours neighbours;
+};
+
+// A line a neighbour in the tables; by query in the JSON.
+inline const std::vector<std::string> result_files{"results.csv", "results.fits", "results.json"};
+
+// Writes them into `folder`. What they say of a galaxy is read from the catalogue's small columns.
+void write_results(const std::string& folder, const store::Reader& catalogue, const Queries& queries,
+                   const std::vector<Found>& found, std::int64_t neighbours);
+
+}  // namespace astroclip::search

@@ -1,0 +1,149 @@
+// astroclip-synthetic-catalogue: a store of embeddings of random galaxies, of any size, to try how stages and
+// tools bear it. Every row is a function of the seed and its number alone.
+#include <fmt/format.h>
+#include <mpi.h>
+
+#include <cmath>
+#include <iostream>
+#include <numbers>
+
+#include "comm/world.hpp"
+#include "config/options.hpp"
+#include "core/error.hpp"
+#include "core/hash.hpp"
+#include "core/hdf5.hpp"
+#include "core/log.hpp"
+#include "core/progress.hpp"
+#include "core/provenance.hpp"
+#include "core/random.hpp"
+#include "store/writer.hpp"
+#include "survey/healpix.hpp"
+
+namespace astroclip::synthetic {
+namespace {
+
+constexpr auto purpose =
+    "astroclip-synthetic-catalogue: a store of embeddings of random galaxies, of any size.\n"
+    "The same command goes on after an interruption.\n\n"
+    "  mpirun -n 2 astroclip-synthetic-catalogue --rows 10000000 --part-rows 5000 --width 16 --output "
+    "big\n\n";
+
+struct Options {
+    std::string output;
+    std::int64_t rows = 100000, part_rows = 0;
+    int width = 32;
+};
+
+void bind(config::Section options, Options& o)
+{
+    options.option("output", o.output, "store to publish", config::runtime_only())
+        .option("rows", o.rows, "galaxies", config::at_least(1))
+        .option("part-rows", o.part_rows, "galaxies in a part, 0: about 4 GiB", config::at_least(0))
+        .option("width", o.width, "numbers in an embedding", config::at_least(1));
+}
+
+// A unit vector in some direction (of a cube's points, which is random enough here).
+std::vector<float> unit_vector(Random& random, int width)
+{
+    std::vector<float> values(static_cast<std::size_t>(width));
+    double square = 0;
+    for (auto& value : values) {
+        value = static_cast<float>(random.bits()) * 0x1p-31F - 1.0F;
+        square += static_cast<double>(value) * value;
+    }
+    for (auto& value : values) value = static_cast<float>(value / std::sqrt(square));
+    return values;
+}
+
+void add_row(store::Rows& rows, std::int64_t number, const Options& o, std::uint64_t seed)
+{
+    Random random(seed, "synthetic-catalogue", 0, static_cast<std::uint64_t>(number));
+    const auto ra = random.uniform(0, 360);
+    const auto dec = std::asin(random.uniform(-1, 1)) * 180 / std::numbers::pi;
+    rows.add("object_id", number + 1);
+    for (const auto* name : {"targetid", "release", "brickid", "objid"}) rows.add(name, std::int64_t{-1});
+    rows.add("ra", ra);
+    rows.add("dec", dec);
+    rows.add("healpix_29", survey::healpix_nested(ra, dec));
+    for (const std::string modality : {"image", "spectrum"}) {
+        rows.add(modality + "_embedding", unit_vector(random, o.width).data(), 1);
+        rows.add(modality + "_embedding_norm", 1.0F);
+        rows.add("has_" + modality, true);
+    }
+    rows.add("z_spec", random.uniform());
+    rows.add("zwarn", std::int64_t{0});
+    rows.add("qflag", std::uint32_t{0});
+}
+
+void make(const Options& o, const config::Options& options, const comm::World& world)
+{
+    if (o.output.empty()) {
+        throw ConfigError("'output' is not set: the store to publish");
+    }
+    const auto schema = store::embeddings(o.width);
+    const store::Request request{"synthetic-catalogue", options.shaping_values(), options.digest(), {}};
+    store::Output output(world, o.output, request, options.invocation().force);
+    if (output.up_to_date()) {
+        log::info("{} is up to date", o.output);
+        return;
+    }
+    store::Writer writer(output, schema, o.rows, digest_of(request.configuration.dump()),
+                         {.part_rows = o.part_rows});
+    Progress progress(world.is_root());
+    bool more = writer.next_part();
+    progress.begin("making galaxies", o.rows, "galaxies", writer.plan_done());
+    for (; more; more = writer.next_part()) {
+        for (const auto& turn : writer.turns()) {
+            store::Rows rows(schema);
+            for (auto number = turn.first; number < turn.last; ++number) {
+                add_row(rows, number, o, options.run().seed);
+            }
+            writer.append(rows, {});
+            progress.update(writer.plan_done());
+        }
+        writer.publish_part();
+    }
+    writer.publish();
+    progress.end();
+}
+
+int run(int argc, char** argv)
+{
+    config::Options options("synthetic-catalogue");
+    options.seed_shapes_output();
+    Options o;
+    bind(options.section(), o);
+    try {
+        options.parse(argc, argv);
+        if (options.invocation().help) {
+            std::cout << purpose << options.help();
+        } else if (options.invocation().version) {
+            std::cout << "astroclip-synthetic-catalogue " << version() << " (" << revision() << ")\n";
+        } else {
+            make(o, options, comm::World(MPI_COMM_WORLD));
+        }
+        return 0;
+    } catch (const Error& error) {
+        log::error("astroclip-synthetic-catalogue failed (exit code {}): {}", error.exit_code, error.what());
+        return error.exit_code;
+    } catch (const std::exception& error) {
+        log::error("astroclip-synthetic-catalogue failed (exit code 70): {}", error.what());
+        return 70;
+    }
+}
+
+}  // namespace
+}  // namespace astroclip::synthetic
+
+int main(int argc, char** argv)
+{
+    int provided = 0;
+    MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &provided);
+    astroclip::hdf5::silence();
+    const int code = astroclip::synthetic::run(argc, argv);
+    if (code != 0) {
+        MPI_Abort(MPI_COMM_WORLD, code);  // the other ranks may wait for this one
+    }
+    MPI_Finalize();
+    return code;
+}
