@@ -29,10 +29,15 @@ at::Tensor DinoCentre::targets(const at::Tensor& teacher_logits, double temperat
 void DinoCentre::update(comm::Communicator& ranks, const at::Tensor& teacher_logits)
 {
     const at::NoGradGuard no_grad;
-    auto sum = teacher_logits.sum(at::OptionalIntArrayRef({0}), true, at::kDouble);
+    const auto rows = at::full({1, 1}, teacher_logits.size(0), at::TensorOptions(at::kDouble));
+    auto sum = at::cat({teacher_logits.sum(at::OptionalIntArrayRef({0}), true, at::kDouble),
+                        rows.to(teacher_logits.device())},
+                       1);
     ranks.all_reduce_sum(sum);
-    const auto mean = sum / static_cast<double>(teacher_logits.size(0) * ranks.size());
-    next_centre_ = (momentum_ * centre_.to(at::kDouble) + (1.0 - momentum_) * mean).to(at::kFloat);
+    const auto count = sum.select(1, -1).item<double>();
+    const auto centre = centre_.to(at::kDouble);
+    const auto mean = count > 0 ? sum.narrow(1, 0, centre.size(1)) / count : centre;
+    next_centre_ = (momentum_ * centre + (1.0 - momentum_) * mean).to(at::kFloat);
 }
 
 std::map<std::string, at::Tensor> DinoCentre::state() const
@@ -127,6 +132,87 @@ DinoTerms dino_terms(const at::Tensor& student_global, const at::Tensor& student
                       ? dino_cross_entropy(student_local, targets, batch, student_temperature) / pairs
                       : at::zeros({}, terms.global.options());
     return terms;
+}
+
+at::Tensor sinkhorn_targets(comm::Communicator& ranks, const at::Tensor& teacher_logits, double temperature,
+                            int iterations)
+{
+    const at::NoGradGuard no_grad;
+    const auto over_ranks = [&](at::Tensor sum) {
+        ranks.all_reduce_sum(sum);
+        return sum;
+    };
+    auto mass = (teacher_logits.to(at::kDouble) / temperature).exp_();
+    for (int i = 0; i < iterations; ++i) {
+        mass /= over_ranks(mass.sum(0, true));  // what a prototype gets of all rows
+        mass /= mass.sum(1, true);              // what a row gives to all prototypes
+    }
+    return mass.to(at::kFloat);
+}
+
+at::Tensor group_means(const at::Tensor& rows, at::IntArrayRef rows_of_group)
+{
+    std::vector<at::Tensor> means;
+    for (const auto& group : rows.split_with_sizes(rows_of_group)) {
+        if (group.size(0) > 0) means.push_back(group.mean(at::OptionalIntArrayRef({0}), false, at::kDouble));
+    }
+    return means.empty() ? rows.new_empty({0, rows.size(1)}, at::kDouble) : at::stack(means);
+}
+
+at::Tensor masked_patch_weights(const at::Tensor& masks)
+{
+    const auto masked = masks.sum(1, true).clamp_min(1).to(at::kFloat);
+    return masked.reciprocal().expand(masks.sizes()).masked_select(masks);
+}
+
+at::Tensor ibot_loss(const at::Tensor& student_logits, const at::Tensor& targets, const at::Tensor& weights,
+                     std::int64_t images, double student_temperature)
+{
+    const auto rows = targets.size(0);
+    if (rows == 0) return student_logits.sum() / static_cast<double>(images);  // 0, and a gradient of 0
+    const auto weighted = targets * weights.unsqueeze(1);
+    return dino_cross_entropy(student_logits, weighted, rows, student_temperature) *
+           (static_cast<double>(rows) / static_cast<double>(images));
+}
+
+namespace {
+
+// Unit rows in groups, [groups, group_rows, D], float32 or double.
+at::Tensor unit_rows_in_groups(const at::Tensor& x, std::int64_t group_rows)
+{
+    if (group_rows < 2 || x.size(0) % group_rows != 0) {
+        throw InternalError(
+            fmt::format("KoLeo: {} rows are not groups of {} (2 or more)", x.size(0), group_rows));
+    }
+    const auto wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
+    return (wide / wide.norm(2, {1}, true).clamp_min(1e-8)).view({-1, group_rows, x.size(1)});
+}
+
+at::Tensor nearest_of_unit_rows(const at::Tensor& groups)
+{
+    const at::NoGradGuard no_grad;
+    auto cosines = groups.bmm(groups.transpose(1, 2));
+    cosines.diagonal(0, 1, 2).fill_(-1);
+    const auto group_rows = groups.size(1);
+    const auto first = at::arange(groups.size(0), cosines.options().dtype(at::kLong)) * group_rows;
+    return (cosines.argmax(2) + first.unsqueeze(1)).flatten();
+}
+
+}  // namespace
+
+at::Tensor nearest_in_group(const at::Tensor& x, std::int64_t group_rows)
+{
+    const c10::impl::ExcludeDispatchKeyGuard full_precision(c10::autocast_dispatch_keyset);
+    return nearest_of_unit_rows(unit_rows_in_groups(x, group_rows));
+}
+
+at::Tensor koleo_loss(const at::Tensor& x, std::int64_t group_rows)
+{
+    const c10::impl::ExcludeDispatchKeyGuard full_precision(c10::autocast_dispatch_keyset);
+    const auto groups = unit_rows_in_groups(x, group_rows);
+    const auto rows = groups.flatten(0, 1);
+    const auto others = rows.index_select(0, nearest_of_unit_rows(groups));
+    return -(at::pairwise_distance(rows, others, 2, 1e-8) + 1e-8).log().mean();
 }
 
 }  // namespace astroclip::ssl

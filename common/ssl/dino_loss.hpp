@@ -19,8 +19,8 @@ public:
     // softmax((logits - centre)/temperature), [n, K] float32, without gradient. Takes up the last update.
     at::Tensor targets(const at::Tensor& teacher_logits, double temperature);
 
-    // Mean of the logits [n, K] over the rows of all ranks (equal n) -> the centre of the next step.
-    // Collective.
+    // Mean of the logits [n, K] over the rows of all ranks (n may differ; without any row the centre stays)
+    // -> the centre of the next step. For patches the rows are `group_means`. Collective.
     void update(comm::Communicator& ranks, const at::Tensor& teacher_logits);
 
     const at::Tensor& centre() const { return centre_; }  // [1, K] float32, as the last `targets` used it
@@ -53,5 +53,40 @@ struct DinoTerms {
 //   targets         [2b, K], crops A then crops B; crop A of the student learns from crop B of the teacher
 DinoTerms dino_terms(const at::Tensor& student_global, const at::Tensor& student_local,
                      const at::Tensor& targets, double student_temperature = 0.1);
+
+// Balanced targets instead of centred ones (SwAV, Caron et al. 2020): Sinkhorn-Knopp makes the assignment
+// exp(logits/temperature) of the rows of all ranks give every prototype the same mass, rows summing to 1 in
+// the end. In float64, whose exponent no |logits|/temperature below 700 leaves.
+//
+//   teacher_logits  [n, K], cls or masked patches; n may differ between ranks and be 0
+//   return          [n, K] float32, without gradient. Collective.
+at::Tensor sinkhorn_targets(comm::Communicator& ranks, const at::Tensor& teacher_logits, double temperature,
+                            int iterations = 3);
+
+// Means of consecutive groups of rows [M, K] -> [groups that have rows, K] float64: the teacher's patch
+// logits of a group of images count as one, however many patches are masked.
+at::Tensor group_means(const at::Tensor& rows, at::IntArrayRef rows_of_group);
+
+// 1/(number of masked patches of the same image) for every masked patch, in row-major order.
+//   masks  [B, N] bool -> [M] float32
+at::Tensor masked_patch_weights(const at::Tensor& masks);
+
+// iBOT (Zhou et al. 2022) on the masked patches: Σ weight·(-Σ_k target log softmax(student/temperature)),
+// divided by the number of images (crops, masked or not).
+//
+//   student_logits, targets  [M, K], of the masked patches alone    weights  [M], masked_patch_weights
+at::Tensor ibot_loss(const at::Tensor& student_logits, const at::Tensor& targets, const at::Tensor& weights,
+                     std::int64_t images, double student_temperature = 0.1);
+
+// Row of the nearest other row in the same group of `group_rows` consecutive rows: that with the largest
+// cosine. x [n, D] -> [n] int64, numbered within x.
+at::Tensor nearest_in_group(const at::Tensor& x, std::int64_t group_rows);
+
+// KoLeo (Sablayrolles et al. 2019): -mean log(distance to the nearest other row of the group + 1e-8), of unit
+// rows, in float32 or better; it spreads the cls tokens before the head. Published per half of a batch, so
+// the term of the crops A and B together is twice this mean over both.
+//
+//   x  [n, D], n a multiple of group_rows >= 2; crop A and crop B of an image are never in one group
+at::Tensor koleo_loss(const at::Tensor& x, std::int64_t group_rows);
 
 }  // namespace astroclip::ssl

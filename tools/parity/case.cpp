@@ -188,7 +188,7 @@ const Kind* kind_of(const Case& reference)
          {Tolerance::Rule::elementwise, 1e-5}},
         {"downstream", [](C c) { return any_name(c, "/in/x_train") || any_name(c, "/in/image_embeddings"); },
          run_downstream},
-        {"dino_losses", [](C c) { return any_name(c, "/out/sinkhorn"); }, nullptr},
+        {"dino_losses", [](C c) { return any_name(c, "/out/sinkhorn"); }, run_dino_losses},
         {"moco", [](C c) { return any_name(c, "/state/queue"); }, nullptr},
         {"resnet", [](C c) { return any_name(c, "/out/eval.projection"); }, nullptr},
         {"mask_statistics", [](C c) { return any_name(c, "/out/count_histogram"); }, nullptr},

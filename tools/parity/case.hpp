@@ -105,4 +105,7 @@ void run_scheduler(const Case& reference, Report& report, const comm::World& wor
 void run_dino_schedules(const Case& reference, Report& report, const comm::World& world);
 void run_downstream(const Case& reference, Report& report, const comm::World& world);
 
+// images.cpp
+void run_dino_losses(const Case& reference, Report& report, const comm::World& world);
+
 }  // namespace astroclip::parity
