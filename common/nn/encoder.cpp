@@ -77,6 +77,8 @@ ViTConfig vit_config(const WeightsFile& file, const std::string& prefix)
     return config;
 }
 
+bool holds_resnet(const std::string& model) { return model == "resnet50" || model == "resnet18"; }
+
 HeadConfig head_config(const WeightsFile& file)
 {
     HeadConfig config;
@@ -109,6 +111,34 @@ public:
 
 private:
     VisionTransformer vit_;
+    at::Device device_;
+};
+
+class ResNetEmbedder : public Embedder {
+public:
+    // image_size: the crop that it was trained on; it takes others as well.
+    ResNetEmbedder(ResNet resnet, int image_size, at::Device device)
+        : resnet_(std::move(resnet)), image_size_(image_size), device_(device)
+    {
+        resnet_->to(device);
+        resnet_->eval();
+    }
+    int image_width() const override { return static_cast<int>(resnet_->width()); }
+    int spectrum_width() const override { return 0; }
+    int image_size() const override { return image_size_; }
+    at::Tensor embed_images(const at::Tensor& images) override
+    {
+        const at::NoGradGuard no_grad;
+        return on_cpu(resnet_->features(images.to(device_)));
+    }
+    at::Tensor embed_spectra(const at::Tensor&) override
+    {
+        throw InternalError("an image encoder was given spectra");
+    }
+
+private:
+    ResNet resnet_;
+    int image_size_;
     at::Device device_;
 };
 
@@ -222,6 +252,13 @@ Metadata describe(const ViTConfig& config)
             {"block_chunks", std::to_string(config.block_chunks)}};
 }
 
+Metadata describe(const ResNetConfig& config)
+{
+    return {{"model", "resnet" + std::to_string(config.layers)},
+            {"in_channels", std::to_string(config.channels)},
+            {"embed_dim", std::to_string(config.embed_dim)}};
+}
+
 Metadata describe(const ViTConfig& image, const SpecFormerConfig& spectrum, const HeadConfig& head)
 {
     Metadata all{{"model", "astroclip"},
@@ -245,6 +282,16 @@ ViTConfig vit_config(const WeightsFile& file)
     return vit_config(file, "");
 }
 
+ResNetConfig resnet_config(const WeightsFile& file)
+{
+    if (!holds_resnet(model_of(file))) expect_model(file, "resnet50");
+    ResNetConfig config;
+    config.layers = model_of(file) == "resnet18" ? 18 : 50;
+    config.channels = number(file, "in_channels");
+    config.embed_dim = number(file, "embed_dim");
+    return config;
+}
+
 SpecFormer load_specformer(const std::string& path)
 {
     const WeightsFile file(path);
@@ -258,6 +305,15 @@ VisionTransformer load_vit(const std::string& path)
     const WeightsFile file(path);
     VisionTransformer model(vit_config(file));
     load_strict(*model, file, "", beside_the_network);
+    return model;
+}
+
+ResNet load_resnet(const std::string& path)
+{
+    const WeightsFile file(path);
+    ResNet model(resnet_config(file));
+    load_strict(*model, file, "encoder_q.");  // key encoder and queue, which training needs, lie beside it
+    model->eval();
     return model;
 }
 
@@ -275,12 +331,15 @@ std::unique_ptr<Embedder> load_embedder(const std::string& path, at::Device devi
     const auto model = model_of(WeightsFile(path));
     if (model == "specformer") return std::make_unique<SpectrumEmbedder>(load_specformer(path), device);
     if (model == "astrodino") return std::make_unique<ImageEmbedder>(load_vit(path), device);
+    if (holds_resnet(model)) {
+        return std::make_unique<ResNetEmbedder>(load_resnet(path), number(WeightsFile(path), "crop"), device);
+    }
     if (model == "astroclip") {
         const WeightsFile file(path);
         return std::make_unique<AlignedEmbedder>(load_aligned_model(path), number(file, "embed_dim"), device);
     }
-    throw DataError(
-        path, "its metadata name the model '" + model + "', known are specformer, astrodino, astroclip");
+    throw DataError(path, "its metadata name the model '" + model +
+                              "', known are specformer, astrodino, astroclip, resnet50, resnet18");
 }
 
 std::unique_ptr<Embedder> untrained_embedder(const std::string& path, std::uint64_t seed, at::Device device)
@@ -296,6 +355,11 @@ std::unique_ptr<Embedder> untrained_embedder(const std::string& path, std::uint6
         VisionTransformer vit(vit_config(file));
         initialise(*vit, seed);
         return std::make_unique<ImageEmbedder>(vit, device);
+    }
+    if (holds_resnet(model)) {
+        ResNet resnet(resnet_config(file));
+        initialise(*resnet, seed);
+        return std::make_unique<ResNetEmbedder>(resnet, number(file, "crop"), device);
     }
     expect_model(file, "astroclip");
     AlignedModel aligned(vit_config(file, "image."), specformer_config(file, "spectrum."), head_config(file));

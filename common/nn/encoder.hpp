@@ -4,6 +4,7 @@
 #include <string>
 
 #include "nn/cross_attention_head.hpp"
+#include "nn/resnet.hpp"
 #include "nn/specformer.hpp"
 #include "nn/vision_transformer.hpp"
 #include "nn/weights.hpp"
@@ -46,18 +47,22 @@ public:
 };
 TORCH_MODULE(AlignedModel);
 
-// What a model file says of its network, in its metadata: `model` = specformer | astrodino | astroclip and
-// the architecture's numbers under the names of the published configurations (astroclip: with the prefixes
-// image. and spectrum. for the encoders). The readers throw DataError if a number is missing or not a number.
+// What a model file says of its network, in its metadata: `model` = specformer | astrodino | astroclip |
+// resnet50 | resnet18 and the architecture's numbers under the names of the published configurations
+// (astroclip: with the prefixes image. and spectrum. for the encoders). The readers throw DataError if a
+// number is missing or not a number.
 Metadata describe(const SpecFormerConfig& config);
 Metadata describe(const ViTConfig& config);
+Metadata describe(const ResNetConfig& config);
 Metadata describe(const ViTConfig& image, const SpecFormerConfig& spectrum, const HeadConfig& head);
 SpecFormerConfig specformer_config(const WeightsFile& file);
 ViTConfig vit_config(const WeightsFile& file);
+ResNetConfig resnet_config(const WeightsFile& file);
 
 // The encoders of a file that pretraining published, or the converter.
 SpecFormer load_specformer(const std::string& path);
 VisionTransformer load_vit(const std::string& path);
+ResNet load_resnet(const std::string& path);  // the query encoder `encoder_q.*` of a MoCo, in evaluation mode
 AlignedModel load_aligned_model(const std::string& path);
 
 // Embeds images, spectra, or both, without gradients. The embeddings are raw: not normalised,
@@ -79,8 +84,9 @@ public:
 // the ranks and threads.
 inline constexpr std::int64_t compute_batch = 32;
 
-// Reads a model.safetensors of any of the three kinds: an aligned model gives z of its heads, a ViT its cls
-// token, a SpecFormer the mean of its tokens. Throws DataError if the file holds no known model.
+// Reads a model.safetensors of any of these kinds: an aligned model gives z of its heads, a ViT its cls
+// token, a SpecFormer the mean of its tokens, a ResNet its average-pooled features (before the projection).
+// Throws DataError if the file holds no known model.
 std::unique_ptr<Embedder> load_embedder(const std::string& path, at::Device device);
 
 // The same networks before any training: their shapes from the file's metadata, their parameters

@@ -63,6 +63,34 @@ TEST_F(ModelFile, OfASpectrumEncoderGivesTheMeanToken)
     EXPECT_EQ(embedder->image_width(), 0);
 }
 
+TEST_F(ModelFile, OfAMocoGivesThePooledFeaturesOfItsQueryEncoder)
+{
+    const ResNetConfig config{.layers = 18, .embed_dim = 8};
+    ResNet resnet(config);
+    initialise(*resnet, 5);
+    resnet->eval();
+    NamedTensors state;
+    for (const auto& [name, tensor] : published_state(*resnet)) {
+        state.emplace_back("encoder_q." + name, tensor);
+    }
+    state.emplace_back("encoder_k.fc.2.bias", at::zeros({8}));
+    state.emplace_back("queue", at::zeros({8, 16}));
+    auto metadata = describe(config);
+    metadata["crop"] = "96";
+    save_weights(path_, state, metadata);
+    const auto embedder = load_embedder(path_, at::kCPU);
+    EXPECT_EQ(embedder->image_width(), 512);
+    EXPECT_EQ(embedder->spectrum_width(), 0);
+    EXPECT_EQ(embedder->image_size(), 96);
+    EXPECT_TRUE(embedder->embed_images(images_).equal(resnet->features(images_)));
+    EXPECT_TRUE(
+        untrained_embedder(path_, 5, at::kCPU)->embed_images(images_).equal(resnet->features(images_)));
+
+    state.emplace_back("encoder_q.fc.4.bias", at::zeros({8}));  // strict about the query encoder itself
+    save_weights(path_, state, metadata);
+    EXPECT_THROW(load_embedder(path_, at::kCPU), DataError);
+}
+
 TEST_F(ModelFile, KeepsEncodersInterchangeableWithAlignedOnes)
 {
     AlignedModel model(vit_config_, specformer_config_, head_config_);

@@ -21,12 +21,17 @@ inline void fill_module(torch::nn::Module& module)
     for (auto [name, tensor] : nn::published_state(module)) {
         const auto last = name.substr(name.rfind('.') + 1);
         double constant = 0, factor = 0;
+        if (last == "num_batches_tracked") {
+            ++n;
+            continue;
+        }
         if (last == "gamma") {
             constant = 0.5, factor = 0.1;
         } else if (last == "query" || last == "cls_token" || last == "pos_embed" || last == "mask_token") {
             factor = 0.5;
         } else if (tensor.dim() == 1) {
-            constant = last == "weight" ? 1 : 0, factor = last == "weight" ? 0.1 : 0.02;
+            const bool gain = last == "weight" || last == "running_var";
+            constant = gain ? 1 : 0, factor = gain ? 0.1 : 0.02;
         } else {
             factor = std::sqrt(3.0 * double(tensor.size(0)) / double(tensor.numel()));
         }

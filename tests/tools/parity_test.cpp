@@ -57,6 +57,13 @@ TEST_F(Parity, HoldsForTheNetworks)
     }
 }
 
+TEST_F(Parity, HoldsForImagePretraining)
+{
+    for (const std::string name : {"ssl/dino_losses", "ssl/dino_step", "data/mask_statistics"}) {
+        EXPECT_EQ(parity(std::string(TEST_DATA) + "/" + name + ".safetensors"), 0) << name;
+    }
+}
+
 TEST_F(Parity, DoesNotDependOnTheNamesOfFileAndCase)
 {
     const auto renamed = copy("specformer", [](nn::NamedTensors& tensors) {

@@ -78,6 +78,7 @@ std::pair<double, double> formula_of(const std::string& name, const at::Tensor& 
     const auto last = name.substr(name.rfind('.') + 1);
     if (last == "running_mean") return {0, 0.1};
     if (last == "running_var") return {1, 0.5};
+    if (last == "num_batches_tracked") return {0, 0};
     if (last == "gamma") return {0.3, 0.1};
     if (name.ends_with("bn3.weight")) return {0.25, 0.05};
     if (tensor.dim() == 1) return last == "weight" ? std::pair{1.0, 0.2} : std::pair{0.0, 0.1};
@@ -96,24 +97,6 @@ std::uint64_t fnv1a(const std::string& text)
         hash = (hash ^ c) * 0x100000001b3ULL;
     }
     return hash;
-}
-
-// Gives every tensor of a module the values of the formula that the description spells out
-// (constants.weights).
-void fill_by_formula(torch::nn::Module& module, std::uint64_t salt, double gain)
-{
-    const at::NoGradGuard no_grad;
-    for (auto [name, tensor] : nn::published_state(module)) {
-        const auto [constant, factor] = formula_of(name, tensor, gain);
-        const std::uint64_t seed = fnv1a(name) + salt * 0xD1342543DE82EF95ULL;
-        auto values = at::empty(tensor.sizes(), at::kFloat);
-        auto* out = values.data_ptr<float>();
-        for (std::int64_t i = 0; i < values.numel(); ++i) {
-            const double u = double(mix64(seed + std::uint64_t(i) * 0x9E3779B97F4A7C15ULL) >> 40) * 0x1p-24;
-            out[i] = static_cast<float>(constant + factor * (2 * u - 1));
-        }
-        tensor.copy_(values);
-    }
 }
 
 // Every name of the description with its shape, and no other.
@@ -179,6 +162,22 @@ void run_fullsize_case(const Case& reference, const std::string& name, const nn:
 }
 
 }  // namespace
+
+void fill_by_formula(torch::nn::Module& module, std::uint64_t salt, double gain)
+{
+    const at::NoGradGuard no_grad;
+    for (auto [name, tensor] : nn::published_state(module)) {
+        const auto [constant, factor] = formula_of(name, tensor, gain);
+        const std::uint64_t seed = fnv1a(name) + salt * 0xD1342543DE82EF95ULL;
+        auto values = at::empty(tensor.sizes(), at::kFloat);
+        auto* out = values.data_ptr<float>();
+        for (std::int64_t i = 0; i < values.numel(); ++i) {
+            const double u = double(mix64(seed + std::uint64_t(i) * 0x9E3779B97F4A7C15ULL) >> 40) * 0x1p-24;
+            out[i] = static_cast<float>(constant + factor * (2 * u - 1));
+        }
+        tensor.copy_(values);
+    }
+}
 
 void run_heads(const Case& reference, Report& report, const comm::World& world)
 {

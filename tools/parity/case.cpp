@@ -109,6 +109,23 @@ void Report::compare(const std::string& name, const at::Tensor& ours)
     }
 }
 
+void Report::compare_l2(const std::string& name, const at::Tensor& ours, double limit)
+{
+    compared_.push_back(name);
+    const auto reference = case_.tensor(name).to(at::kDouble);
+    const auto absolute = (ours.detach().to(at::kDouble) - reference).norm().item<double>();
+    const auto length = reference.norm().item<double>();
+    line(name, absolute, absolute / std::max(length, 1e-30), absolute <= limit * length);
+}
+
+void Report::compare_within(const std::string& name, const at::Tensor& ours, const at::Tensor& allowed)
+{
+    compared_.push_back(name);
+    const auto difference = (ours - case_.tensor(name).to(at::kDouble)).abs();
+    const auto share = (difference / allowed).max().item<double>();
+    line(name, difference.max().item<double>(), share, share <= 1);
+}
+
 void Report::compare_if_there(const std::string& name, const at::Tensor& ours)
 {
     if (case_.has(name)) compare(name, ours);
@@ -165,12 +182,15 @@ const Kind* kind_of(const Case& reference)
          run_fullsize},
         {"astroclip_heads", [](C c) { return any_name(c, "/state/spectrum_encoder."); }, run_heads},
         {"specformer", [](C c) { return any_name(c, "/state/data_embed.weight"); }, run_specformer},
-        {"dino_step", [](C c) { return any_name(c, "/in/global_crops") && any_name(c, "loss"); }, nullptr},
+        {"dino_step", [](C c) { return any_name(c, "/in/global_crops") && any_name(c, "loss"); },
+         run_dino_step},
         {"vit", [](C c) { return any_name(c, "/state/patch_embed.proj.weight"); }, run_vit},
         {"dino_head", [](C c) { return any_name(c, "/state/last_layer.weight_v"); }, run_dino_head},
         {"clip_loss", [](C c) { return any_name(c, "/in/image_features"); }, run_clip_loss},
-        {"image_augment", [](C c) { return any_name(c, "/in/sigma_true") || any_name(c, "/in/flips"); },
-         nullptr},
+        {"image_augment",
+         [](C c) { return any_name(c, "/in/sigma_true") || any_name(c, "/in/flips"); },
+         run_image_augment,
+         {Tolerance::Rule::per_tensor, 2e-5}},
         {"image_rgb",
          [](C c) {
              return any_name(c, "/out/rgb_hwc") || any_name(c, "/out/dr2_rgb") ||
@@ -189,9 +209,9 @@ const Kind* kind_of(const Case& reference)
         {"downstream", [](C c) { return any_name(c, "/in/x_train") || any_name(c, "/in/image_embeddings"); },
          run_downstream},
         {"dino_losses", [](C c) { return any_name(c, "/out/sinkhorn"); }, run_dino_losses},
-        {"moco", [](C c) { return any_name(c, "/state/queue"); }, nullptr},
-        {"resnet", [](C c) { return any_name(c, "/out/eval.projection"); }, nullptr},
-        {"mask_statistics", [](C c) { return any_name(c, "/out/count_histogram"); }, nullptr},
+        {"moco", [](C c) { return any_name(c, "/state/queue"); }, run_moco},
+        {"resnet", [](C c) { return any_name(c, "/out/eval.projection"); }, run_resnet},
+        {"mask_statistics", [](C c) { return any_name(c, "/out/count_histogram"); }, run_mask_statistics},
     };
     for (const auto& kind : kinds) {
         if (kind.recognises(reference)) return &kind;

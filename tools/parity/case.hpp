@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -54,6 +55,10 @@ public:
     Report(const Case& reference, Tolerance tolerance) : case_(reference), tolerance_(tolerance) {}
 
     void compare(const std::string& name, const at::Tensor& ours);
+    // By the L2 norm of the difference: at most limit·|reference|.
+    void compare_l2(const std::string& name, const at::Tensor& ours, double limit);
+    // Measured frequencies and moments: no element may differ by more than its own allowance.
+    void compare_within(const std::string& name, const at::Tensor& ours, const at::Tensor& allowed);
     // Compares only if the file has that tensor.
     void compare_if_there(const std::string& name, const at::Tensor& ours);
     // The gradients CASE/grad/NAME of a module's parameters, with `prefix` before the module's own names.
@@ -98,6 +103,8 @@ nn::ViTConfig vit_config(const Case& reference, const std::string& json_key);
 void run_heads(const Case& reference, Report& report, const comm::World& world);
 void run_fullsize(const Case& reference, Report& report, const comm::World& world);
 void run_clip_loss(const Case& reference, Report& report, const comm::World& world);
+// Gives every tensor of a module the values of the formula that a description spells out (constants.weights).
+void fill_by_formula(torch::nn::Module& module, std::uint64_t salt, double gain);
 
 // pipeline.cpp
 void run_image_rgb(const Case& reference, Report& report, const comm::World& world);
@@ -105,7 +112,14 @@ void run_scheduler(const Case& reference, Report& report, const comm::World& wor
 void run_dino_schedules(const Case& reference, Report& report, const comm::World& world);
 void run_downstream(const Case& reference, Report& report, const comm::World& world);
 
-// images.cpp
+// pretraining.cpp
 void run_dino_losses(const Case& reference, Report& report, const comm::World& world);
+void run_dino_step(const Case& reference, Report& report, const comm::World& world);
+void run_moco(const Case& reference, Report& report, const comm::World& world);
+
+// images.cpp
+void run_resnet(const Case& reference, Report& report, const comm::World& world);
+void run_mask_statistics(const Case& reference, Report& report, const comm::World& world);
+void run_image_augment(const Case& reference, Report& report, const comm::World& world);
 
 }  // namespace astroclip::parity

@@ -1,110 +1,192 @@
 #include <ATen/ATen.h>
 
-#include "comm/communicator.hpp"
-#include "ssl/dino_loss.hpp"
+#include <cmath>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "core/random.hpp"
+#include "data/block_masks.hpp"
+#include "data/image_augmentation.hpp"
+#include "nn/resnet.hpp"
+#include "ssl/info_nce.hpp"
 #include "tools/parity/case.hpp"
 
 namespace astroclip::parity {
 
 namespace {
 
-// A centre that goes on from the file's.
-ssl::DinoCentre centre_of(const Case& reference, const std::string& name)
+// A pass in one mode ("eval" or "train"): its outputs, the statistics of its stages, its gradients.
+void run_resnet_pass(const Case& reference, const std::string& name, const std::string& mode,
+                     nn::ResNet model, Report& report)
 {
-    const auto start = reference.tensor(name + "/state/center");
-    const auto prototypes = start.size(-1);
-    ssl::DinoCentre centre(prototypes, reference.number("/constants/center_momentum"_json_pointer));
-    centre.load_state(
-        {{"centre", start.view({1, prototypes})}, {"next_centre", start.view({1, prototypes})}});
-    return centre;
-}
-
-struct Temperatures {
-    double student, first_teacher, second_teacher;
-    int iterations;
-    explicit Temperatures(const Case& reference)
-        : student(reference.number("/constants/student_temp"_json_pointer)),
-          first_teacher(reference.number("/config/teacher_temps/0"_json_pointer)),
-          second_teacher(reference.number("/config/teacher_temps/1"_json_pointer)),
-          iterations(int(reference.number("/constants/sinkhorn_iterations"_json_pointer)))
-    {
-    }
-};
-
-void run_cls_losses(const Case& reference, const std::string& name, Report& report, comm::Communicator& ranks)
-{
-    const Temperatures t(reference);
-    const auto out = [&](const char* tensor) { return name + "/out/" + tensor; };
-    const auto first = reference.tensor(name + "/in/teacher_step0");
-    const auto second = reference.tensor(name + "/in/teacher_step1");
-    auto centre = centre_of(reference, name);
-    report.compare_if_there(out("probs_step0"), centre.targets(first, t.first_teacher));
-    centre.update(ranks, first);
-    report.compare_if_there(out("center_before_step1"), centre.centre());
-    const auto centred = centre.targets(second, t.second_teacher);
-    report.compare_if_there(out("probs_step1"), centred);
-    report.compare_if_there(out("center_at_step1"), centre.centre());
-    centre.update(ranks, second);
-    centre.targets(second, t.second_teacher);
-    report.compare_if_there(out("center_after_step1"), centre.centre());
-
-    const auto balanced = ssl::sinkhorn_targets(ranks, second, t.second_teacher, t.iterations);
-    report.compare_if_there(out("sinkhorn"), balanced);
-    const auto compare = [&](const at::Tensor& targets, const std::string& kind) {
-        const auto student = reference.tensor(name + "/in/student").set_requires_grad(true);
-        const auto loss = ssl::dino_cross_entropy(student, targets, targets.size(0) / 2, t.student);
-        report.compare_if_there(name + "/out/loss" + kind, loss);
-        loss.backward();
-        report.compare_if_there(name + "/grad/student" + kind, student.grad());
+    const auto out = [&](const std::string& tensor) { return name + "/out/" + mode + "." + tensor; };
+    const auto compare_stage = [&](const std::string& stage, const at::Tensor& x) {
+        const std::vector<std::int64_t> pixels{2, 3};
+        report.compare_if_there(out(stage + ".channel_mean"), x.mean(pixels));
+        report.compare_if_there(out(stage + ".channel_mean_square"), x.square().mean(pixels));
     };
-    compare(centred, "");
-    compare(balanced, "_sinkhorn");
+    auto x = model->stem(reference.tensor("resnet/in/image"));
+    compare_stage("maxpool", x);
+    for (int number = 0; number < nn::ResNetImpl::stages; ++number) {
+        x = model->stage(number, x);
+        compare_stage("layer" + std::to_string(number + 1), x);
+    }
+    const auto features = x.mean(at::IntArrayRef({2, 3}));
+    const auto projection = model->project(features);
+    report.compare_if_there(out("representation"), features);
+    report.compare_if_there(out("projection"), projection);
+    const auto scalar = (ssl::unit_rows(projection, 1e-12) * reference.tensor("resnet/in/weight")).sum();
+    report.compare_if_there(out("scalar"), scalar);
+
+    model->zero_grad();
+    scalar.backward();
+    // Early gradients pass many kinks of ReLU, at which rounding makes them jump.
+    const auto loose = reference.number("/suggested_tolerance/tol_early_gradients"_json_pointer);
+    double square = 0;
+    for (const auto& item : model->named_parameters()) {
+        const auto& gradient = item.value().grad();
+        const auto norm = gradient.norm();
+        square += norm.square().item<double>();
+        const auto full = name + "/grad/" + mode + "." + item.key();
+        const bool early = item.key().starts_with("conv1.") || item.key().starts_with("bn1.") ||
+                           item.key().starts_with("layer3.0.bn1.");
+        if (reference.has(full) && early) {
+            report.compare_l2(full, gradient, loose);
+        } else {
+            report.compare_if_there(full, gradient);
+        }
+        const auto its_norm = out("grad_norm." + item.key());
+        if (reference.has(its_norm)) report.compare_l2(its_norm, norm, loose);
+    }
+    if (reference.has(out("grad_norm_all"))) {
+        report.compare_l2(out("grad_norm_all"), at::scalar_tensor(std::sqrt(square), at::kDouble), loose);
+    }
 }
 
-void run_patch_losses(const Case& reference, const std::string& name, Report& report,
-                      comm::Communicator& ranks)
+// What is allowed between two measurements of a frequency among n: 5 standard errors of their difference.
+at::Tensor frequency_error(const at::Tensor& frequency, double n)
 {
-    const Temperatures t(reference);
-    const auto out = [&](const char* tensor) { return name + "/out/" + tensor; };
-    const auto masks = reference.tensor(name + "/in/masks").to(at::kBool);
-    const auto teacher = reference.tensor(name + "/in/teacher_masked");
-    auto centre = centre_of(reference, name);
-    // The JSON does not say which of the two temperatures; the distribution does.
-    const auto targets = centre.targets(teacher, t.second_teacher);
-    report.compare_if_there(out("probs"), targets);
-    report.compare_if_there(out("sinkhorn"),
-                            ssl::sinkhorn_targets(ranks, teacher, t.second_teacher, t.iterations));
-    centre.update(ranks, ssl::group_means(teacher, {teacher.size(0)}));
-    centre.targets(teacher, t.second_teacher);
-    report.compare_if_there(out("center_after"), centre.centre().unsqueeze(0));
+    return 5 * std::sqrt(2.0) * (frequency * (1 - frequency)).clamp_min(1 / n).div(n).sqrt();
+}
 
-    const auto weights = ssl::masked_patch_weights(masks);
-    report.compare_if_there(out("masks_weight"), weights);
-    const auto student = reference.tensor(name + "/in/student_masked").set_requires_grad(true);
-    const auto loss = ssl::ibot_loss(student, targets, weights, masks.size(0), t.student);
-    report.compare_if_there(out("loss_masked"), loss);
-    loss.backward();
-    report.compare_if_there(name + "/grad/student_masked", student.grad());
+void compare_group_masks(const Case& reference, const std::string& name, Report& report)
+{
+    const auto number = [&](const char* key) {
+        return std::int64_t(reference.number(nlohmann::json::json_pointer("/config") / key));
+    };
+    const auto grid = number("grid"), images = number("batch"), batches = number("batches");
+    std::vector<std::int64_t> ids(std::size_t(images * batches));
+    std::iota(ids.begin(), ids.end(), 0);
+    const auto masks = data::block_masks(ids, images, 2, grid, std::uint64_t(number("seed")), 0);
+    const auto counts = masks.sum(1);
+    const auto masked = counts.nonzero().squeeze(1);
+    const auto n = masked.size(0);
+    report.require(n == batches * images, "masked crops: half of all");
+
+    const auto patches = grid * grid;
+    const auto histogram =
+        counts.index_select(0, masked).bincount({}, patches + 1).to(at::kDouble) / double(n);
+    const auto position = masks.sum(0).to(at::kDouble) / double(n);
+    report.compare_within(name + "/out/count_histogram", histogram, frequency_error(histogram, double(n)));
+    report.compare_within(name + "/out/position_probability", position, frequency_error(position, double(n)));
+}
+
+// Means and standard deviations of the counts that single masks reach, each with its standard error.
+void compare_reached_targets(const Case& reference, const std::string& name, Report& report)
+{
+    const auto targets = reference.description().at("config").at("targets").get<std::vector<std::int64_t>>();
+    const auto draws = std::int64_t(reference.number("/config/per_target"_json_pointer));
+    const auto grid = std::int64_t(reference.number("/config/grid"_json_pointer));
+    std::vector<at::Tensor> reached, errors;
+    for (const auto target : targets) {
+        const auto counts = at::empty({draws}, at::kDouble);
+        for (std::int64_t draw = 0; draw < draws; ++draw) {
+            Random random(1, "parity", std::uint32_t(target), std::uint64_t(draw));
+            counts[draw] = data::block_mask(random, grid, target).sum().item<double>();
+        }
+        const auto mean = counts.mean(), variance = (counts - mean).square().mean();
+        const auto fourth = (counts - mean).square().square().mean();
+        reached.push_back(at::stack({mean, variance.sqrt()}));
+        const auto of_mean = variance / draws;
+        const auto of_deviation = (fourth - variance.square()) / (4 * variance * draws);
+        errors.push_back(5 * at::stack({of_mean, of_deviation}).mul(2).sqrt());
+    }
+    report.compare_within(name + "/out/per_target_mean_std", at::stack(reached), at::stack(errors));
+}
+
+// One crop of the multi-crop transform from the draws that the case stores.
+at::Tensor dino_crop(const Case& reference, const std::string& name, std::int64_t crop, std::int64_t size)
+{
+    const auto geometry = reference.indices(name + "/in/geometry")[crop];
+    const auto draw = [&](std::int64_t column) { return geometry[column].view({1}); };
+    const auto sigmas = reference.tensor(name + "/in/sigmas")[crop].unsqueeze(1);  // [4, 1, 3]
+    const data::CropDraws draws{
+        .top = draw(0), .left = draw(1), .flip_rows = draw(3), .flip_columns = draw(2)};
+    auto image = data::crop_and_flip(reference.tensor(name + "/in/image_chw").unsqueeze(0), draws, size);
+    if (draw(4).item<bool>()) image = data::gaussian_blur(image, data::added_sigma(sigmas[0], sigmas[1]));
+    if (draw(5).item<bool>()) {
+        const auto normals = reference.tensor(name + "/in/unit_normals_" + std::to_string(crop));
+        image = data::add_noise(image, data::added_sigma(sigmas[2], sigmas[3]), normals.unsqueeze(0));
+    }
+    return data::to_rgb(image);
+}
+
+void run_multi_crop(const Case& reference, const std::string& name, Report& report)
+{
+    const auto compare = [&](const std::string& output, std::int64_t first) {
+        const auto shape = reference.file().shape(name + "/out/" + output);
+        std::vector<at::Tensor> crops;
+        for (std::int64_t i = 0; i < shape[0]; ++i) {
+            crops.push_back(dino_crop(reference, name, first + i, shape[2]));
+        }
+        report.compare(name + "/out/" + output, at::cat(crops));
+    };
+    compare("global_crops", 0);
+    compare("local_crops", reference.file().shape(name + "/out/global_crops")[0]);
 }
 
 }  // namespace
 
-void run_dino_losses(const Case& reference, Report& report, const comm::World& world)
+void run_resnet(const Case& reference, Report& report, const comm::World&)
 {
-    const auto ranks = comm::make_mpi_communicator(world);
-    for (const auto& name : reference.cases_with({"in/teacher_step0", "in/teacher_step1", "in/student"})) {
-        run_cls_losses(reference, name, report, *ranks);
+    for (const auto& name : reference.cases_with({"out/eval.projection"})) {
+        nn::ResNet model(nn::ResNetConfig{.layers = name == "resnet18" ? 18 : 50});
+        fill_by_formula(*model, std::uint64_t(reference.number("/config/salt"_json_pointer)),
+                        reference.number("/config/gain"_json_pointer));
+        model->eval();
+        run_resnet_pass(reference, name, "eval", model, report);
+        model->train();
+        run_resnet_pass(reference, name, "train", model, report);
+        for (const auto& [key, tensor] : nn::published_state(*model)) {
+            report.compare_if_there(name + "/out/train.after." + key, tensor);
+        }
     }
-    for (const auto& name : reference.cases_with({"in/masks", "in/teacher_masked", "in/student_masked"})) {
-        run_patch_losses(reference, name, report, *ranks);
+}
+
+void run_mask_statistics(const Case& reference, Report& report, const comm::World&)
+{
+    for (const auto& name : reference.cases_with({"out/count_histogram", "out/per_target_mean_std"})) {
+        compare_group_masks(reference, name, report);
+        compare_reached_targets(reference, name, report);
     }
-    for (const auto& name : reference.cases_with({"in/x", "out/neighbour"})) {
-        const auto x = reference.tensor(name + "/in/x").set_requires_grad(true);
-        report.compare(name + "/out/neighbour", ssl::nearest_in_group(x, x.size(0)));
-        const auto loss = ssl::koleo_loss(x, x.size(0));
-        report.compare_if_there(name + "/out/loss", loss);
-        loss.backward();
-        report.compare_if_there(name + "/grad/x", x.grad());
+}
+
+void run_image_augment(const Case& reference, Report& report, const comm::World&)
+{
+    for (const auto& name : reference.cases_with({"in/image_chw", "in/sigma_true", "in/sigma_final"})) {
+        const auto image = reference.tensor(name + "/in/image_chw").unsqueeze(0);
+        const auto sigma = data::added_sigma(reference.tensor(name + "/in/sigma_true"),
+                                             reference.tensor(name + "/in/sigma_final"));
+        report.compare_if_there(name + "/out/sigma_augment", sigma);
+        const auto normals = name + "/in/unit_normals";
+        const auto ours = reference.has(normals)
+                              ? data::add_noise(image, sigma.unsqueeze(0), reference.tensor(normals))
+                              : data::gaussian_blur(image, sigma.unsqueeze(0));
+        report.compare_if_there(name + "/out/image", ours.squeeze(0));
+    }
+    for (const auto& name : reference.cases_with({"in/geometry", "in/sigmas", "out/global_crops"})) {
+        run_multi_crop(reference, name, report);
     }
 }
 
