@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.hpp"
@@ -146,6 +147,39 @@ at::Tensor gaussian_blur(const at::Tensor& image, const at::Tensor& sigma)
 at::Tensor add_noise(const at::Tensor& image, const at::Tensor& sigma, const at::Tensor& unit_normals)
 {
     return image + sigma.to(image.options()).unsqueeze(2).unsqueeze(3) * unit_normals;
+}
+
+at::Tensor transmission(const at::Tensor& ebv, std::int64_t bands)
+{
+    if (bands < 1 || bands > std::int64_t(transmission_exponent.size())) {
+        throw DataError("image", fmt::format("{} bands, 1 to 5 (g, r, z, W1, W2) expected", bands));
+    }
+    const auto exponent = at::tensor(at::ArrayRef<double>(transmission_exponent), ebv.options());
+    return at::pow(10.0, ebv.unsqueeze(1) * exponent.narrow(0, 0, bands));
+}
+
+at::Tensor redden(const at::Tensor& image, const at::Tensor& ebv_old, const at::Tensor& ebv_new)
+{
+    const auto factor = transmission((ebv_new - ebv_old).to(image.options()), image.size(1));
+    return image * factor.unsqueeze(2).unsqueeze(3);
+}
+
+at::Tensor rotate(const at::Tensor& image, const at::Tensor& turns)
+{
+    const auto angle = turns.to(image.options()).view({-1, 1, 1}) * (2 * std::acos(-1.0));
+    const auto height = image.size(2), width = image.size(3);
+    const auto from_centre = [&](std::int64_t n) {
+        return at::arange(n, image.options()) - 0.5 * static_cast<double>(n - 1);
+    };
+    const auto y = from_centre(height).unsqueeze(1), x = from_centre(width);
+    // Where each pixel of the result lies in the image, from -1 to 1 between the outermost pixels' centres.
+    const auto unit = [](const at::Tensor& offset, std::int64_t n) {
+        return offset * (2.0 / static_cast<double>(std::max<std::int64_t>(n - 1, 1)));
+    };
+    const auto places = at::stack(
+        {unit(angle.cos() * x - angle.sin() * y, width), unit(angle.sin() * x + angle.cos() * y, height)}, 3);
+    constexpr std::int64_t bilinear = 0, zeros_outside = 0;
+    return at::grid_sampler(image, places, bilinear, zeros_outside, true);
 }
 
 at::Tensor imagenet_normalise(const at::Tensor& image)

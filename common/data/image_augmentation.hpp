@@ -51,6 +51,20 @@ at::Tensor gaussian_blur(const at::Tensor& image, const at::Tensor& sigma);
 // image + sigma · unit_normals; sigma [B, C] nanomaggy per pixel, unit_normals like image.
 at::Tensor add_noise(const at::Tensor& image, const at::Tensor& sigma, const at::Tensor& unit_normals);
 
+// Exponents e of the Galactic transmission 10^(E(B-V)·e) in the bands g, r, z, W1, W2 (Stein et al. 2021).
+inline constexpr std::array<double, 5> transmission_exponent{-1.2856, -0.866, -0.4844, -0.0736, -0.0452};
+
+// What dust of colour excess ebv [B] mag lets through in each of the first C bands: [B, C], no unit.
+at::Tensor transmission(const at::Tensor& ebv, std::int64_t bands);
+
+// The galaxy behind other dust: image [B, C, H, W] · T(ebv_new)/T(ebv_old), both [B] mag; ebv_new 0 takes the
+// dust away.
+at::Tensor redden(const at::Tensor& image, const at::Tensor& ebv_old, const at::Tensor& ebv_new);
+
+// Rotates each image counter-clockwise (rows downwards) about its centre by turns [B] of a full turn:
+// bilinear, same size, 0 outside. [B, C, H, W] -> the same shape.
+at::Tensor rotate(const at::Tensor& image, const at::Tensor& turns);
+
 // (x - mean)/std by channel with the constants of ImageNet; image [..., 3, H, W] in [0, 1].
 at::Tensor imagenet_normalise(const at::Tensor& image);
 

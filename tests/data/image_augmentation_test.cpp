@@ -156,5 +156,45 @@ TEST(Steps, TogetherEqualTheCropsOfThePublishedTransform)
     }
 }
 
+TEST(Extinction, LetsThroughTheKnownFractions)
+{
+    const auto known = at::tensor({0.74377, 0.81922, 0.89446}, at::kFloat).unsqueeze(0);
+    EXPECT_TRUE(transmission(at::tensor({0.1f}), 3).allclose(known, 0, 1e-5));
+    EXPECT_THROW(transmission(at::tensor({0.1f}), 6), DataError);
+}
+
+TEST(Extinction, OfEachImageIsItsOwnAndCanBeTakenBack)
+{
+    const auto image = test::fill_tensor(1, {2, 3, 4, 5});
+    const auto thin = at::tensor({0.02f, 0.3f}), thick = at::tensor({0.5f, 0.3f});
+    const auto reddened = redden(image, thin, thick);
+    EXPECT_TRUE(reddened[1].allclose(image[1]));
+    const auto ratio = transmission(thick, 3)[0][1] / transmission(thin, 3)[0][1];
+    EXPECT_TRUE(reddened[0][1].allclose(image[0][1] * ratio, 1e-5));
+    EXPECT_TRUE(redden(reddened, thick, thin).allclose(image, 1e-5));
+}
+
+TEST(Rotation, ByQuarterTurnsMovesPixelsAlone)
+{
+    const auto image = test::fill_tensor(1, {4, 3, 7, 7});
+    const auto rotated = rotate(image, at::tensor({0.0f, 0.25f, 0.5f, 0.75f}));
+    for (std::int64_t quarters = 0; quarters < 4; ++quarters) {
+        // rot90 turns the first axis towards the second: counter-clockwise with rows downwards.
+        EXPECT_TRUE(rotated[quarters].allclose(at::rot90(image[quarters], quarters, {1, 2}), 0, 1e-5));
+    }
+}
+
+TEST(Rotation, InterpolatesAndIsZeroOutside)
+{
+    const auto rotated = rotate(at::ones({1, 1, 21, 21}), at::tensor({0.125f}));
+    EXPECT_EQ(rotated[0][0][0][0].item<float>(), 0);
+    EXPECT_TRUE(rotated[0][0].narrow(0, 5, 11).narrow(1, 5, 11).allclose(at::ones({11, 11}), 1e-5));
+    // A plane stays a plane, turned: x becomes x cos - y sin, as seen from the centre.
+    const auto plane = (at::arange(21, at::kFloat) - 10).expand({1, 1, 21, 21});
+    const auto turned = rotate(plane, at::tensor({0.125f}));
+    EXPECT_NEAR((turned[0][0][10][13].item<double>()), 3 * std::sqrt(0.5), 1e-5);
+    EXPECT_NEAR((turned[0][0][13][10].item<double>()), -3 * std::sqrt(0.5), 1e-5);
+}
+
 }  // namespace
 }  // namespace astroclip::data

@@ -132,6 +132,52 @@ at::Tensor dino_crop(const Case& reference, const std::string& name, std::int64_
     return data::to_rgb(image);
 }
 
+at::Tensor channels_first(const at::Tensor& image)
+{
+    return image.permute({2, 0, 1}).unsqueeze(0).contiguous();
+}
+at::Tensor channels_last(const at::Tensor& image) { return image.squeeze(0).permute({1, 2, 0}); }
+
+void run_extinction(const Case& reference, const std::string& name, Report& report)
+{
+    const auto image = channels_first(reference.tensor(name + "/in/image_hwc"));
+    const auto before = reference.tensor(name + "/in/ebv_old").view({1});
+    const auto after = reference.tensor(name + "/in/ebv_new").view({1});
+    report.compare_if_there(name + "/out/transmission", data::transmission(at::cat({before, after}), 5));
+    report.compare_if_there(name + "/out/image_rereddened",
+                            channels_last(data::redden(image, before, after)));
+    report.compare_if_there(name + "/out/image_dereddened",
+                            channels_last(data::redden(image, before, at::zeros({1}))));
+}
+
+void run_rotation(const Case& reference, const std::string& name, Report& report)
+{
+    const auto image = channels_first(reference.tensor(name + "/in/image_hwc"));
+    const auto flips = reference.indices(name + "/in/flips");
+    const auto corner = at::zeros({1}, at::kLong);
+    const data::CropDraws draws{.top = corner,
+                                .left = corner,
+                                .flip_rows = flips.narrow(0, 0, 1),
+                                .flip_columns = flips.narrow(0, 1, 1)};
+    const auto flipped = data::crop_and_flip(image, draws, image.size(2));
+    const auto rotated = data::rotate(flipped, reference.tensor(name + "/in/turn").view({1}));
+    report.compare_l2(name + "/out/image", channels_last(rotated),
+                      reference.number("/suggested_tolerance/tol_resample"_json_pointer));
+}
+
+void run_jitter_crop(const Case& reference, const std::string& name, Report& report)
+{
+    const auto image = channels_first(reference.tensor(name + "/in/image_hwc"));
+    const auto shift = reference.indices(name + "/in/shift");
+    const auto size = reference.file().shape(name + "/out/image")[0];
+    const auto corner = (image.size(2) - size) / 2 + shift, unflipped = at::zeros({1}, at::kLong);
+    const data::CropDraws draws{.top = corner.narrow(0, 0, 1),
+                                .left = corner.narrow(0, 1, 1),
+                                .flip_rows = unflipped,
+                                .flip_columns = unflipped};
+    report.compare(name + "/out/image", channels_last(data::crop_and_flip(image, draws, size)));
+}
+
 void run_multi_crop(const Case& reference, const std::string& name, Report& report)
 {
     const auto compare = [&](const std::string& output, std::int64_t first) {
@@ -184,6 +230,15 @@ void run_image_augment(const Case& reference, Report& report, const comm::World&
                               ? data::add_noise(image, sigma.unsqueeze(0), reference.tensor(normals))
                               : data::gaussian_blur(image, sigma.unsqueeze(0));
         report.compare_if_there(name + "/out/image", ours.squeeze(0));
+    }
+    for (const auto& name : reference.cases_with({"in/image_hwc", "in/ebv_old", "in/ebv_new"})) {
+        run_extinction(reference, name, report);
+    }
+    for (const auto& name : reference.cases_with({"in/image_hwc", "in/flips", "in/turn"})) {
+        run_rotation(reference, name, report);
+    }
+    for (const auto& name : reference.cases_with({"in/image_hwc", "in/shift", "out/image"})) {
+        run_jitter_crop(reference, name, report);
     }
     for (const auto& name : reference.cases_with({"in/geometry", "in/sigmas", "out/global_crops"})) {
         run_multi_crop(reference, name, report);
