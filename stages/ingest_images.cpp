@@ -31,7 +31,9 @@ void bind(config::Section section, Options& o)
         .option("format", o.format,
                 "list: FITS cutouts named by a list; stein: HDF5 chunks; auto: by the file's ending",
                 config::one_of({"auto", "list", "stein"}))
-        .option("bands", o.cutouts.bands, "bands to take, in this order, one letter each")
+        .option("bands", o.cutouts.bands,
+                "bands to take, in this order, one letter each; RGB: the list names colour JPEGs, which are "
+                "display images, not fluxes")
         .option("size", o.cutouts.size, "pixels a side, cropped around the centre", config::between(8, 4096))
         .option("pixel-scale", o.cutouts.pixel_scale_arcsec, "arcsec a pixel; cutouts 1 % off are rejects",
                 config::between(0.001, 100))
@@ -169,8 +171,9 @@ private:
         rows.add("release", entry.brick.release);
         rows.add("brickid", entry.brick.brickid);
         rows.add("objid", entry.brick.objid);
-        rows.add("ra", survey::wrapped_ra(cutout.ra));
-        rows.add("dec", cutout.dec);
+        const bool placed = survey::is_position(cutout.ra, cutout.dec);  // display images may be nowhere
+        rows.add("ra", placed ? survey::wrapped_ra(cutout.ra) : 0.0);
+        rows.add("dec", placed ? cutout.dec : 0.0);
         rows.add("flux", cutout.flux.data(), 1);
         rows.add("flux_g", entry.flux_g);
         rows.add("flux_r", entry.flux_r);
@@ -178,7 +181,8 @@ private:
         rows.add("ebv", entry.ebv);
         rows.add("redshift", entry.redshift);
         rows.add("qflag", stage::photometry_flag(entry.flux_g, entry.flux_r, entry.flux_z) |
-                              (cutout.blank_edge ? store::qflag::edge : 0));
+                              (cutout.blank_edge ? store::qflag::edge : 0) |
+                              (placed ? 0 : store::qflag::no_position));
     }
 
     const Options& options_;

@@ -18,12 +18,16 @@
 #include "core/log.hpp"
 #include "core/memory.hpp"
 #include "core/provenance.hpp"
+#include "data/image_views.hpp"
+#include "data/physical_views.hpp"
 #include "data/spectrum_tokens.hpp"
 #include "nn/dino_head.hpp"
 #include "nn/encoder.hpp"
 #include "ssl/dino_loss.hpp"
 #include "ssl/info_nce.hpp"
 #include "ssl/masked_spectrum_task.hpp"
+#include "ssl/moco_loss.hpp"
+#include "ssl/prototype_loss.hpp"
 #include "store/writer.hpp"
 #include "tools/bench_alignment.hpp"
 #include "tools/bench_search.hpp"
@@ -175,6 +179,9 @@ public:
             {"spectrum-embed", [this] { return spectrum_embed(); }},
             {"image-train", [this] { return image_train(); }},
             {"image-embed", [this] { return image_embed(); }},
+            {"dino-views", [this] { return dino_views(); }},
+            {"moco-views", [this] { return moco_views(); }},
+            {"moco-train", [this] { return moco_train(); }},
             {"align", [this] { return align(); }},
             {"align-cached",
              [this] {
@@ -259,25 +266,84 @@ private:
         return [=, this, global = random({2 * o_.batch, 3, 144, 144}),
                 local = random({8 * o_.batch, 3, 60, 60})]() mutable {
             zero_gradients(parameters);
-            at::Tensor logits, total;
+            at::Tensor centred, total;
             {
                 const train::Autocast autocast(o_.dtype, at::kCPU);
-                at::Tensor targets;
+                at::Tensor taught, weights;
                 {
                     const at::NoGradGuard no_grad;
-                    logits = teacher_head->forward(teacher->forward_features(global).cls).to(at::kFloat);
-                    targets = centre->targets(logits, 0.04);
+                    taught = teacher_head->features(teacher->forward_features(global).cls);
+                    weights = teacher_head->prototypes().to(taught.scalar_type());
+                    centred = at::linear(taught.mean(0, true), weights).to(at::kFloat);
+                    centre->take_up();
                 }
-                const auto terms =
-                    ssl::dino_terms(head->forward(student->forward_features(global).cls),
-                                    head->forward(student->forward_features(local).cls), targets);
-                total = terms.global + terms.local;
+                const ssl::TargetRows targets = [&](std::int64_t first, std::int64_t count) {
+                    return centre->sharpened(at::linear(taught.narrow(0, first, count), weights), 0.04);
+                };
+                const ssl::TargetRows both = [&](std::int64_t first, std::int64_t count) {
+                    return targets(first, count) + targets(o_.batch + first, count);
+                };
+                const auto prototypes = head->prototypes();
+                const auto cls = head->features(student->forward_features(global).cls).roll(o_.batch, 0);
+                const auto small = head->features(student->forward_features(local).cls);
+                total = ssl::prototype_cross_entropy(cls, prototypes, 2 * o_.batch, targets) * (2.0 / 18) +
+                        ssl::prototype_cross_entropy(small, prototypes, o_.batch, both) / 18.0;
             }
             total.backward();
             train::clip_gradients(parameters, 3.0);
             optimizer->step({1e-5, 1e-5, 0.01});
-            centre->update(ranks_, logits);
+            centre->update(ranks_, centred);
             train::ema(teacher->parameters(), student->parameters(), 0.99);
+        };
+    }
+
+    std::vector<std::int64_t> ids() const
+    {
+        std::vector<std::int64_t> all(static_cast<std::size_t>(o_.batch));
+        std::iota(all.begin(), all.end(), 0);
+        return all;
+    }
+
+    // The two global and eight local crops of a batch, and the two views of MoCo.
+    Step dino_views()
+    {
+        return [flux = random({o_.batch, 3, 152, 152}), numbers = ids()] {
+            data::multi_crop(flux, numbers, 1, 0);
+        };
+    }
+    Step moco_views()
+    {
+        const data::PhysicalViewConfig config;
+        return [flux = random({o_.batch, 3, 152, 152}), numbers = ids(), config] {
+            for (const auto view : {0, 1}) {
+                data::physical_view(flux, numbers, 1, 0, view, config.augmentations, config);
+            }
+        };
+    }
+
+    Step moco_train()
+    {
+        const nn::ResNetConfig config{.layers = o_.size == "tiny" ? 18 : 50};
+        auto query = network<nn::ResNet>(config), key = network<nn::ResNet>(config);
+        auto parameters = parameters_of(*query);
+        auto optimizer = std::make_shared<train::Sgd>(parameters, 0.9);
+        auto queue = std::make_shared<ssl::MocoQueue>(128, 64 * o_.batch, 1);
+        return [=, this, first = random({o_.batch, 3, 96, 96}),
+                second = random({o_.batch, 3, 96, 96})]() mutable {
+            zero_gradients(parameters);
+            at::Tensor keys, loss;
+            {
+                const train::Autocast autocast(o_.dtype, at::kCPU);
+                {
+                    const at::NoGradGuard no_grad;
+                    keys = ssl::unit_rows(key->forward(second).to(at::kFloat), 1e-12);
+                }
+                loss = ssl::moco_loss(query->forward(first).to(at::kFloat), keys, queue->keys(), 0.2);
+            }
+            loss.backward();
+            optimizer->step({1e-3, 1e-3, 1e-4});
+            queue->push(ranks_, keys);
+            train::ema(key->parameters(), query->parameters(), 0.99);
         };
     }
 
@@ -368,10 +434,9 @@ int run(int argc, char** argv)
 {
     config::Options options("bench");
     Options o;
-    options.positional(
-        "STEP", o.step,
-        "spectrum-train, spectrum-embed, image-train, image-embed, align, align-cached, loss, search or "
-        "search-single");
+    options.positional("STEP", o.step,
+                       "spectrum-train, spectrum-embed, image-train, image-embed, dino-views, moco-views, "
+                       "moco-train, align, align-cached, loss, search or search-single");
     options.section()
         .option("batch", o.batch, "samples a step; of `loss`: the global batch", config::at_least(1))
         .option("recompute-activations", o.recompute, "of spectrum-train")

@@ -279,6 +279,11 @@ std::vector<double> Galaxies::column(const std::string& name) const
 
 bool Galaxies::has_images() const { return state_->images.has_value(); }
 bool Galaxies::has_spectra() const { return state_->spectra.has_value(); }
+bool Galaxies::display_images() const
+{
+    return state_->images && state_->images->schema().attributes.value("bands", "") == "RGB";
+}
+
 std::vector<std::int64_t> Galaxies::image_shape() const { return flux_shape(state_->images.value()); }
 std::int64_t Galaxies::bins() const { return flux_shape(state_->spectra.value()).at(0); }
 

@@ -88,6 +88,7 @@ public:
     bool has_images() const;
     bool has_spectra() const;
     std::vector<std::int64_t> image_shape() const;  // [bands, H, W]
+    bool display_images() const;                    // colours from 0 to 1, not fluxes (bands RGB)
     std::int64_t bins() const;                      // L of a spectrum
     std::int64_t row_bytes() const;                 // pixels and fluxes of one galaxy
     nlohmann::json content_ids() const;  // {"images": id, …} of the stores given: the inputs of an output

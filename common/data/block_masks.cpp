@@ -11,6 +11,16 @@
 
 namespace astroclip::data {
 
+void bind(config::Section options, BlockMasksConfig& config)
+{
+    using config::between;
+    options
+        .option("mask-probability", config.probability,
+                "share of the global crops with hidden patches (iBOT)", between(0, 1))
+        .option("mask-min-ratio", config.min_ratio, "smallest share of patches that they hide", between(0, 1))
+        .option("mask-max-ratio", config.max_ratio, "largest share of patches that they hide", between(0, 1));
+}
+
 namespace {
 
 constexpr double smallest_block = 4;  // patches

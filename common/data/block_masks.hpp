@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 
+#include "config/options.hpp"
 #include "core/random.hpp"
 
 namespace astroclip::data {
@@ -17,6 +18,7 @@ struct BlockMasksConfig {
     double min_ratio = 0.1;    // of patches that a masked crop hides
     double max_ratio = 0.5;
 };
+void bind(config::Section options, BlockMasksConfig& config);
 
 // Block-wise masks of the `views` global crops of each image, row view·b + image. Images are coupled in
 // groups of `group_images` consecutive ones. Every crop draws a lot; their order within the group says which

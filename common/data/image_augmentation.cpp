@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "core/error.hpp"
 
@@ -164,6 +165,39 @@ at::Tensor redden(const at::Tensor& image, const at::Tensor& ebv_old, const at::
     return image * factor.unsqueeze(2).unsqueeze(3);
 }
 
+namespace {
+
+// Places along an axis of n pixels at which the window's pixels are read, from -1 to 1 between the outermost
+// pixels' centres: [B, window]. Edges of pixels correspond to edges of pixels.
+at::Tensor resized_places(const at::Tensor& scale, std::int64_t n, std::int64_t window)
+{
+    const auto pixels = (scale * static_cast<double>(n)).round().clamp_min(1).unsqueeze(1);
+    const auto pixel = at::arange(window, scale.options()) - window / 2 + (pixels / 2).floor();
+    const auto place = (pixel + 0.5) * static_cast<double>(n) / pixels - 0.5;
+    return place * (2.0 / static_cast<double>(std::max<std::int64_t>(n - 1, 1))) - 1.0;
+}
+
+at::Tensor sample_bilinear(const at::Tensor& image, const at::Tensor& y, const at::Tensor& x, bool mirror)
+{
+    constexpr std::int64_t bilinear = 0, zeros = 0, reflection = 2;
+    return at::grid_sampler(image, at::stack({x, y}, 3), bilinear, mirror ? reflection : zeros, true);
+}
+
+}  // namespace
+
+at::Tensor rescale(const at::Tensor& image, const at::Tensor& scale, at::IntArrayRef window)
+{
+    const auto wide = scale.to(image.device(), at::kDouble);
+    const auto places = [&](std::int64_t axis) {
+        const auto n = image.size(2 + axis);
+        return resized_places(wide.select(1, axis), n, window.empty() ? n : window[axis])
+            .to(image.scalar_type());
+    };
+    const auto rows = places(0), columns = places(1);
+    const std::vector<std::int64_t> grid{image.size(0), rows.size(1), columns.size(1)};
+    return sample_bilinear(image, rows.unsqueeze(2).expand(grid), columns.unsqueeze(1).expand(grid), true);
+}
+
 at::Tensor rotate(const at::Tensor& image, const at::Tensor& turns)
 {
     const auto angle = turns.to(image.options()).view({-1, 1, 1}) * (2 * std::acos(-1.0));
@@ -176,10 +210,8 @@ at::Tensor rotate(const at::Tensor& image, const at::Tensor& turns)
     const auto unit = [](const at::Tensor& offset, std::int64_t n) {
         return offset * (2.0 / static_cast<double>(std::max<std::int64_t>(n - 1, 1)));
     };
-    const auto places = at::stack(
-        {unit(angle.cos() * x - angle.sin() * y, width), unit(angle.sin() * x + angle.cos() * y, height)}, 3);
-    constexpr std::int64_t bilinear = 0, zeros_outside = 0;
-    return at::grid_sampler(image, places, bilinear, zeros_outside, true);
+    return sample_bilinear(image, unit(angle.sin() * x + angle.cos() * y, height),
+                           unit(angle.cos() * x - angle.sin() * y, width), false);
 }
 
 at::Tensor imagenet_normalise(const at::Tensor& image)

@@ -65,20 +65,36 @@ at::Tensor redden(const at::Tensor& image, const at::Tensor& ebv_old, const at::
 // bilinear, same size, 0 outside. [B, C, H, W] -> the same shape.
 at::Tensor rotate(const at::Tensor& image, const at::Tensor& turns);
 
+// Resizes each image to round(H·scale) x round(W·scale) pixels, bilinear without smoothing, as seen through a
+// window: pixel n/2 of the resized axis of n pixels (whole division) lies at the middle w/2 of the window's
+// w, what is larger than the window is cut, what is smaller continues as in a mirror at its last pixel's
+// centre.
+//
+//   image   [B, C, H, W]    scale  [B, 2] of rows and columns
+//   window  rows and columns; empty: H and W -> [B, C, rows, columns]
+at::Tensor rescale(const at::Tensor& image, const at::Tensor& scale, at::IntArrayRef window = {});
+
 // (x - mean)/std by channel with the constants of ImageNet; image [..., 3, H, W] in [0, 1].
 at::Tensor imagenet_normalise(const at::Tensor& image);
 
-// Lognormal priors of the bands g, r, z: exp(N(ln scale, shape)) + loc (Stein et al. 2021).
+// Lognormal priors of the bands g, r, z: exp(N(ln scale, shape)) + loc (Stein et al. 2021), and the range
+// from `least` to `most` that stands for them where uniform draws are wanted.
 struct LognormalBands {
-    std::array<double, 3> shape, loc, scale;
+    std::array<double, 3> shape, loc, scale, least, most;
 };
 inline constexpr LognormalBands psf_sigma_pixels{// width of the point-spread function
                                                  {0.2109966, 0.3008485, 0.3471172},
                                                  {1.0807153, 1.2394326, 1.1928363},
-                                                 {1.3153171, 0.9164757, 0.8233702}};
+                                                 {1.3153171, 0.9164757, 0.8233702},
+                                                 {1.3233109, 1.2667341, 1.2126263},
+                                                 {5.0, 4.5, 4.25}};
 inline constexpr LognormalBands noise_sigma_nanomaggy{// noise of a pixel
                                                       {0.2264926, 0.2431146, 0.1334844},
                                                       {-0.0006735, -0.0023663, -0.0143416},
-                                                      {0.0037602, 0.0067417, 0.0260779}};
+                                                      {0.0037602, 0.0067417, 0.0260779},
+                                                      {0.001094, 0.001094, 0.001094},
+                                                      {0.013, 0.018, 0.061}};
+// Lognormal prior of the Galactic colour excess E(B-V), mag.
+inline constexpr double ebv_shape = 0.67306, ebv_loc = 0.001146, ebv_scale = 0.03338;
 
 }  // namespace astroclip::data

@@ -1,17 +1,16 @@
 #include "data/image_views.hpp"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <vector>
 
 #include "core/error.hpp"
 #include "core/random.hpp"
 #include "data/image_augmentation.hpp"
+#include "data/image_draws.hpp"
 
 namespace astroclip::data {
 
@@ -49,22 +48,6 @@ struct ViewDraws {
     at::Tensor noise_sigma;  // [b, 3] nanomaggy
 };
 
-double draw_sigma(Random& random, const LognormalBands& prior, std::size_t band)
-{
-    return prior.scale[band] * std::exp(prior.shape[band] * random.normal()) + prior.loc[band];
-}
-
-// Widening from one draw of the prior to another; drawn whether it is applied or not, so that the draws that
-// follow do not depend on it.
-void draw_widening(Random& random, const LognormalBands& prior, bool apply, float* out)
-{
-    for (std::size_t band = 0; band < 3; ++band) {
-        const auto from = draw_sigma(random, prior, band);
-        const auto to = draw_sigma(random, prior, band);
-        out[band] = apply ? static_cast<float>(std::sqrt(std::max(0.0, to * to - from * from))) : 0.0f;
-    }
-}
-
 std::string view_name(std::int64_t view) { return fmt::format("image-view-{}", view); }
 
 ViewDraws draw_view(std::span<const std::int64_t> object_ids, at::IntArrayRef image, std::int64_t size,
@@ -84,37 +67,26 @@ ViewDraws draw_view(std::span<const std::int64_t> object_ids, at::IntArrayRef im
         corner[2 * count + i] = random.uniform() < 0.5;
         const bool blur = random.uniform() < probability;
         const bool noise = random.uniform() < probability;
-        draw_widening(random, psf_sigma_pixels, blur, draws.blur_sigma.data_ptr<float>() + 3 * i);
-        draw_widening(random, noise_sigma_nanomaggy, noise, draws.noise_sigma.data_ptr<float>() + 3 * i);
+        // Drawn whether they are applied or not, so that what follows does not depend on it.
+        const auto blur_sigma = draw_widening(random, psf_sigma_pixels, false);
+        const auto noise_sigma = draw_widening(random, noise_sigma_nanomaggy, false);
+        for (std::int64_t band = 0; band < 3; ++band) {
+            draws.blur_sigma.data_ptr<float>()[3 * i + band] = blur ? blur_sigma[band] : 0.0f;
+            draws.noise_sigma.data_ptr<float>()[3 * i + band] = noise ? noise_sigma[band] : 0.0f;
+        }
     }
     return draws;
 }
 
-// Adds noise to the images that have any, in place; numbers are drawn for these alone.
-void add_view_noise(at::Tensor& crops, const ViewDraws& draws, std::span<const std::int64_t> object_ids,
-                    std::uint64_t seed, std::uint32_t epoch, std::int64_t view)
+at::Tensor make_view(const at::Tensor& images, std::span<const std::int64_t> object_ids, std::int64_t size,
+                     double probability, std::uint64_t seed, std::uint32_t epoch, std::int64_t view,
+                     const MultiCropConfig& config)
 {
-    const auto noisy = draws.noise_sigma.amax(1).nonzero().squeeze(1);
-    if (noisy.size(0) == 0) {
-        return;
-    }
-    std::vector<std::int64_t> ids;
-    for (std::int64_t i = 0; i < noisy.size(0); ++i) {
-        ids.push_back(object_ids[noisy.data_ptr<std::int64_t>()[i]]);
-    }
-    const auto normals = unit_normals(ids, crops.sizes().slice(1), seed, view_name(view) + "-noise", epoch);
-    const auto rows = noisy.to(crops.device());
-    const auto sigma = draws.noise_sigma.index_select(0, noisy);
-    crops.index_copy_(0, rows, add_noise(crops.index_select(0, rows), sigma, normals.to(crops.device())));
-}
-
-at::Tensor make_view(const at::Tensor& flux, std::span<const std::int64_t> object_ids, std::int64_t size,
-                     double probability, std::uint64_t seed, std::uint32_t epoch, std::int64_t view, Rgb rgb)
-{
-    const auto draws = draw_view(object_ids, flux.sizes(), size, probability, seed, epoch, view);
-    auto crops = gaussian_blur(crop_and_flip(flux, draws.crop, size), draws.blur_sigma);
-    add_view_noise(crops, draws, object_ids, seed, epoch, view);
-    return to_rgb(crops, rgb);
+    const auto draws = draw_view(object_ids, images.sizes(), size, probability, seed, epoch, view);
+    const auto crops = gaussian_blur(crop_and_flip(images, draws.crop, size), draws.blur_sigma);
+    if (!config.fluxes) return crops;
+    return to_rgb(with_noise(crops, draws.noise_sigma, object_ids, seed, view_name(view) + "-noise", epoch),
+                  rgb_from_name(config.rgb));
 }
 
 void require_pixels(const at::Tensor& flux, std::int64_t size)
@@ -127,49 +99,12 @@ void require_pixels(const at::Tensor& flux, std::int64_t size)
 
 }  // namespace
 
-at::Tensor unit_normals(std::span<const std::int64_t> object_ids, at::IntArrayRef shape, std::uint64_t seed,
-                        const std::string& purpose, std::uint32_t epoch)
-{
-    std::vector<std::int64_t> sizes{static_cast<std::int64_t>(object_ids.size())};
-    sizes.insert(sizes.end(), shape.begin(), shape.end());
-    const auto wanted = c10::multiply_integers(shape);
-    const auto blocks = (wanted + 3) / 4;
-    // Box-Muller: each Philox block gives two radii and two angles, hence four numbers.
-    const auto radius = at::empty({sizes[0], 2 * blocks}, at::kFloat);
-    const auto angle = at::empty_like(radius);
-    const auto key64 = stream_key(seed, purpose);
-    const std::array key{static_cast<std::uint32_t>(key64), static_cast<std::uint32_t>(key64 >> 32)};
-    at::parallel_for(0, sizes[0], 1, [&](std::int64_t begin, std::int64_t end) {
-        for (auto i = begin; i < end; ++i) {
-            const auto id = static_cast<std::uint64_t>(object_ids[i]);
-            auto* r = radius.data_ptr<float>() + 2 * blocks * i;
-            auto* a = angle.data_ptr<float>() + 2 * blocks * i;
-            for (std::int64_t block = 0; block < blocks; ++block) {
-                const auto bits =
-                    philox4x32({static_cast<std::uint32_t>(id), static_cast<std::uint32_t>(id >> 32),
-                                static_cast<std::uint32_t>(block), epoch},
-                               key);
-                for (int half = 0; half < 2; ++half) {
-                    // Middles of 2^24 equal cells of (0, 1): never 0, whose logarithm is infinite.
-                    *r++ = (static_cast<float>(bits[2 * half] >> 8) + 0.5f) * 0x1p-24f;
-                    *a++ = (static_cast<float>(bits[2 * half + 1] >> 8) + 0.5f) * 0x1p-24f;
-                }
-            }
-        }
-    });
-    radius.log_().mul_(-2.0).sqrt_();
-    angle.mul_(6.283185307179586);
-    const auto normals = at::cat({radius * angle.cos(), radius * angle.sin()}, 1);
-    return normals.narrow(1, 0, wanted).reshape(sizes);
-}
-
 ImageViews multi_crop(const at::Tensor& flux, std::span<const std::int64_t> object_ids, std::uint64_t seed,
                       std::uint32_t epoch, const MultiCropConfig& config)
 {
     require_pixels(flux, std::max(config.global_size, config.local_size));
-    const auto rgb = rgb_from_name(config.rgb);
     const auto global = [&](double probability, std::int64_t view) {
-        return make_view(flux, object_ids, config.global_size, probability, seed, epoch, view, rgb);
+        return make_view(flux, object_ids, config.global_size, probability, seed, epoch, view, config);
     };
     ImageViews views;
     views.global =
@@ -177,7 +112,7 @@ ImageViews multi_crop(const at::Tensor& flux, std::span<const std::int64_t> obje
     std::vector<at::Tensor> local;
     for (std::int64_t crop = 0; crop < config.local_crops; ++crop) {
         local.push_back(make_view(flux, object_ids, config.local_size, config.local_probability, seed, epoch,
-                                  2 + crop, rgb));
+                                  2 + crop, config));
     }
     views.local = local.empty() ? flux.new_empty({0, flux.size(1), config.local_size, config.local_size})
                                 : at::cat(local);

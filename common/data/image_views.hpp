@@ -21,8 +21,9 @@ struct MultiCropConfig {
     double second_global_probability = 0.9;
     double local_probability = 0.5;
     std::string rgb = "asinh";
+    bool fluxes = true;  // false: display images, without the steps that are meant for fluxes (noise and rgb)
 };
-void bind(config::Section options, MultiCropConfig& config);
+void bind(config::Section options, MultiCropConfig& config);  // all but fluxes
 
 // The crops of a batch of b images, crop by crop: row v·b + i is view v of image i.
 struct ImageViews {
@@ -58,10 +59,5 @@ at::Tensor centre_view(const at::Tensor& flux, const CentreViewConfig& config = 
 // epoch, object id) alone: [b, C, H, W] -> the same shape.
 at::Tensor random_flips(const at::Tensor& image, std::span<const std::int64_t> object_ids, std::uint64_t seed,
                         std::uint32_t epoch);
-
-// Standard normal numbers [b, shape...], float32, row i from the stream of (seed, purpose, epoch,
-// object_ids[i]).
-at::Tensor unit_normals(std::span<const std::int64_t> object_ids, at::IntArrayRef shape, std::uint64_t seed,
-                        const std::string& purpose, std::uint32_t epoch);
 
 }  // namespace astroclip::data

@@ -37,7 +37,7 @@ DinoHeadImpl::DinoHeadImpl(std::int64_t width, const DinoHeadConfig& config)
                                     framework_default(config.bottleneck));
 }
 
-at::Tensor DinoHeadImpl::forward(const at::Tensor& x) const
+at::Tensor DinoHeadImpl::features(const at::Tensor& x) const
 {
     auto y = mlp_.front()->forward(x);
     for (std::size_t i = 1; i < mlp_.size(); ++i) {
@@ -45,8 +45,11 @@ at::Tensor DinoHeadImpl::forward(const at::Tensor& x) const
     }
     const auto type = y.scalar_type();
     const auto wide = type == at::kHalf || type == at::kBFloat16 ? y.to(at::kFloat) : y;
-    const auto unit = wide / wide.norm(2, {-1}, true).clamp_min(type == at::kHalf ? 1e-6 : 1e-12);
-    return at::linear(unit.to(type), at::_weight_norm(weight_v_, weight_g_, 0));
+    return (wide / wide.norm(2, {-1}, true).clamp_min(type == at::kHalf ? 1e-6 : 1e-12)).to(type);
 }
+
+at::Tensor DinoHeadImpl::prototypes() const { return at::_weight_norm(weight_v_, weight_g_, 0); }
+
+at::Tensor DinoHeadImpl::forward(const at::Tensor& x) const { return at::linear(features(x), prototypes()); }
 
 }  // namespace astroclip::nn

@@ -16,11 +16,13 @@ struct DinoHeadConfig {
 void bind(config::Section options, DinoHeadConfig& config);
 
 // Projection head of DINOv2: MLP with GELU, L2 normalisation, weight-normalised Linear onto the prototypes.
-// x [..., width] -> logits [..., prototypes]
+// x [..., width] -> logits [..., prototypes] = features(x)·prototypes()ᵀ
 class DinoHeadImpl : public Layer {
 public:
     DinoHeadImpl(std::int64_t width, const DinoHeadConfig& config);
     at::Tensor forward(const at::Tensor& x) const;
+    at::Tensor features(const at::Tensor& x) const;  // unit rows [..., bottleneck]
+    at::Tensor prototypes() const;                   // [prototypes, bottleneck], weight-normalised
 
 private:
     std::vector<Linear> mlp_;

@@ -13,7 +13,7 @@ namespace {
 
 // What may lie beside the weights of a network: the converter's left-overs, and the head
 // of a teacher snapshot.
-const std::vector<std::string> beside_the_network = {"extra.", "dino_head."};
+const std::vector<std::string> beside_the_network = {"extra.", "dino_head.", "ibot_head."};
 
 void add(Metadata& all, const std::string& prefix, const Metadata& part)
 {

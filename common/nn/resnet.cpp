@@ -13,6 +13,15 @@
 
 namespace astroclip::nn {
 
+void bind(config::Section options, ResNetConfig& config)
+{
+    options
+        .option("resnet-layers", config.layers, "moco: layers of the ResNet, 18 or 50",
+                config::between(18, 50))
+        .option("embed-dim", config.embed_dim, "moco: width of the projection that the loss reads",
+                config::at_least(1));
+}
+
 ConvolutionImpl::ConvolutionImpl(std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride)
     : weight_(add_parameter("weight", {out, in, kernel, kernel},
                             Start::normal(std::sqrt(2.0 / double(out * kernel * kernel))))),

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "config/options.hpp"
 #include "nn/layers.hpp"
 
 namespace astroclip::nn {
@@ -12,6 +13,7 @@ struct ResNetConfig {
     int channels = 3;
     int embed_dim = 128;  // of the projection that the contrastive loss reads
 };
+void bind(config::Section options, ResNetConfig& config);
 
 // Square convolution without bias; padding kernel/2. x [B, in, H, W] -> [B, out, ~H/stride, ~W/stride]
 class ConvolutionImpl : public Layer {

@@ -19,11 +19,16 @@ DinoCentre::DinoCentre(std::int64_t prototypes, double momentum, at::Device devi
 {
 }
 
-at::Tensor DinoCentre::targets(const at::Tensor& teacher_logits, double temperature)
+at::Tensor DinoCentre::sharpened(const at::Tensor& teacher_logits, double temperature) const
 {
     const at::NoGradGuard no_grad;
-    centre_ = next_centre_;
     return at::softmax((teacher_logits.to(at::kFloat) - centre_) / temperature, -1);
+}
+
+at::Tensor DinoCentre::targets(const at::Tensor& teacher_logits, double temperature)
+{
+    take_up();
+    return sharpened(teacher_logits, temperature);
 }
 
 void DinoCentre::update(comm::Communicator& ranks, const at::Tensor& teacher_logits)

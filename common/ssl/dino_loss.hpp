@@ -16,7 +16,11 @@ class DinoCentre {
 public:
     explicit DinoCentre(std::int64_t prototypes, double momentum = 0.9, at::Device device = at::kCPU);
 
-    // softmax((logits - centre)/temperature), [n, K] float32, without gradient. Takes up the last update.
+    // The last update counts from now on.
+    void take_up() { centre_ = next_centre_; }
+    // softmax((logits - centre)/temperature), [n, K] float32, without gradient.
+    at::Tensor sharpened(const at::Tensor& teacher_logits, double temperature) const;
+    // Takes up the last update and sharpens.
     at::Tensor targets(const at::Tensor& teacher_logits, double temperature);
 
     // Mean of the logits [n, K] over the rows of all ranks (n may differ; without any row the centre stays)

@@ -16,17 +16,18 @@ constexpr double norm_floor = 1e-12;
 
 }  // namespace
 
-MocoQueue::MocoQueue(std::int64_t width, std::int64_t size, std::uint64_t seed, at::Device device)
+MocoQueue::MocoQueue(std::int64_t width, std::int64_t size, std::uint64_t seed, at::TensorOptions options,
+                     const std::string& name)
 {
     const auto rows = at::empty({size, width}, at::kFloat);
     auto* out = rows.data_ptr<float>();
     for (std::int64_t key = 0; key < size; ++key) {
-        Random random(seed, "moco-queue", 0, static_cast<std::uint64_t>(key));
+        Random random(seed, name, 0, static_cast<std::uint64_t>(key));
         for (std::int64_t i = 0; i < width; ++i) {
             *out++ = static_cast<float>(random.normal());
         }
     }
-    keys_ = unit_rows(rows, norm_floor).t().contiguous().to(device);
+    keys_ = unit_rows(rows, norm_floor).t().contiguous().to(options);
 }
 
 void MocoQueue::push(comm::Communicator& ranks, const at::Tensor& keys)

@@ -16,10 +16,11 @@ namespace astroclip::ssl {
 // The keys of earlier batches of all ranks, the negatives of the loss.
 class MocoQueue {
 public:
-    // Starts with random unit keys, column by column from the seed.
-    MocoQueue(std::int64_t width, std::int64_t size, std::uint64_t seed, at::Device device = at::kCPU);
+    // Starts with random unit keys, column by column from the seed and the queue's name.
+    MocoQueue(std::int64_t width, std::int64_t size, std::uint64_t seed,
+              at::TensorOptions options = at::kFloat, const std::string& name = "moco-queue");
 
-    const at::Tensor& keys() const { return keys_; }  // [width, size] float32, a key a column
+    const at::Tensor& keys() const { return keys_; }  // [width, size], a key a column
 
     // Replaces the oldest columns by the keys [n, width] of all ranks, in rank order; n is the same on all
     // ranks and their sum divides the size (ConfigError). Collective.

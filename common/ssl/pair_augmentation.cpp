@@ -6,6 +6,7 @@
 #include "core/error.hpp"
 #include "core/random.hpp"
 #include "data/image_augmentation.hpp"
+#include "data/image_draws.hpp"
 #include "data/image_views.hpp"
 
 namespace astroclip::ssl {

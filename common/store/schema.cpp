@@ -167,6 +167,7 @@ Schema schema_from_json(const nlohmann::json& json)
 Schema images(const std::string& bands, int size, double pixel_scale_arcsec)
 {
     const auto side = static_cast<std::size_t>(size);
+    const bool display = bands == "RGB";
     Schema schema{.kind = "images", .columns = {object_id()}};
     auto& columns = schema.columns;
     add_survey_ids(columns);
@@ -175,9 +176,10 @@ Schema images(const std::string& bands, int size, double pixel_scale_arcsec)
         {"flux",
          Type::f32,
          {bands.size(), side, side},
-         "nanomaggy",
-         "cutout [band, y, x], centred on the object, bands in the order of the attribute bands",
-         "phot.flux.density;em.opt"});
+         display ? "" : "nanomaggy",
+         display ? "display image [colour, y, x], centred on the object, colours from 0 to 1"
+                 : "cutout [band, y, x], centred on the object, bands in the order of the attribute bands",
+         display ? "" : "phot.flux.density;em.opt"});
     add_photometry(columns);
     columns.push_back(
         {"redshift", Type::f64, {}, "", "spectroscopic redshift of the input list", "src.redshift", "NaN"});

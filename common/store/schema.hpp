@@ -79,7 +79,8 @@ struct Reject {
     std::string detail{};  // for people: numbers found
 };
 
-// flux [bands, size, size] nanomaggy, centred on the object, with the columns of the survey.
+// flux [bands, size, size] nanomaggy, centred on the object, with the columns of the survey. With the bands
+// RGB these are display images, colours from 0 to 1 without a unit.
 Schema images(const std::string& bands, int size, double pixel_scale_arcsec);
 // flux, ivar, mask [bins] on the grid `wavelength` (Angstrom, vacuum, observed frame), with the redshift of
 // its file.

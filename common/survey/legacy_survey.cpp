@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "core/error.hpp"
+#include "survey/display_image.hpp"
 #include "survey/fits.hpp"
 #include "survey/inputs.hpp"
 #include "survey/sky.hpp"
@@ -215,6 +216,9 @@ std::string CutoutList::fingerprint(std::size_t i) const { return fingerprint_of
 Refusal CutoutList::read(std::size_t i, Cutout& cutout) const
 {
     const auto& entry = entries_[i];
+    if (options_.bands == display_bands) {
+        return read_display_image(entry.file, options_.size, entry.ra, entry.dec, cutout);
+    }
     return read_fits_cutout(entry.file, options_, entry.ra, entry.dec, cutout);
 }
 

@@ -17,6 +17,7 @@ namespace astroclip::survey {
 //   file (or path, filename, cutout), or a name pattern with {object_id} {release} {brickid} {objid}
 //   flux_g, flux_r, flux_z, ebv, redshift (or z_spec): optional;  brick_primary: optional, false is
 //   refused
+// With the bands RGB the list names colour JPEGs instead (display_image.hpp).
 class CutoutList : public CutoutFile {
 public:
     CutoutList(const std::string& path, const CutoutOptions& options);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "core/error.hpp"
 
@@ -74,6 +75,42 @@ std::map<std::string, at::Tensor> AdamW::state() const
 }
 
 void AdamW::load_state(const std::map<std::string, at::Tensor>& state)
+{
+    copy_state(state, this->state(), "the optimiser");
+}
+
+Sgd::Sgd(std::vector<Parameter> parameters, double momentum)
+    : parameters_(std::move(parameters)), momentum_(momentum)
+{
+    for (const auto& parameter : parameters_) {
+        velocities_.push_back(at::zeros_like(parameter.tensor, at::MemoryFormat::Contiguous).detach());
+    }
+}
+
+void Sgd::step(const Rates& rates)
+{
+    const at::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+        const auto& parameter = parameters_[i];
+        auto tensor = parameter.tensor;
+        auto& velocity = velocities_[i];
+        velocity.mul_(momentum_).add_(tensor, rates.weight_decay * parameter.weight_decay_scale);
+        if (tensor.grad().defined()) velocity.add_(tensor.grad());
+        const auto rate = parameter.last_layer ? rates.last_layer_learning_rate : rates.learning_rate;
+        tensor.sub_(velocity, rate * parameter.learning_rate_scale);
+    }
+}
+
+std::map<std::string, at::Tensor> Sgd::state() const
+{
+    std::map<std::string, at::Tensor> state;
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+        state[parameters_[i].name + ".momentum_buffer"] = velocities_[i];
+    }
+    return state;
+}
+
+void Sgd::load_state(const std::map<std::string, at::Tensor>& state)
 {
     copy_state(state, this->state(), "the optimiser");
 }

@@ -80,6 +80,13 @@ double warmup_cosine_inclusive(std::int64_t step, double start, double base, dou
     return half_cosine(base, final, static_cast<double>(step - warmup) / static_cast<double>(total - warmup));
 }
 
+double epoch_cosine(std::int64_t epoch, double learning_rate, std::int64_t epochs)
+{
+    return epoch >= epochs
+               ? 0.0
+               : half_cosine(learning_rate, 0.0, static_cast<double>(epoch) / static_cast<double>(epochs));
+}
+
 double DinoSchedule::scaled_learning_rate() const
 {
     return base_learning_rate * std::sqrt(static_cast<double>(global_batch) / 1024.0);

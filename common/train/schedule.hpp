@@ -27,6 +27,9 @@ void bind(config::Section options, WarmupCosine& schedule);
 double warmup_cosine_inclusive(std::int64_t step, double start, double base, double final,
                                std::int64_t warmup, std::int64_t total);
 
+// Half a cosine from `learning_rate` to 0 at epoch `epochs`, constant within an epoch (MoCo v2).
+double epoch_cosine(std::int64_t epoch, double learning_rate, std::int64_t epochs);
+
 // The schedules of DINOv2 as AstroDINO ran it. The learning rate is scaled by the global batch once, here.
 struct DinoSchedule {
     double base_learning_rate = 2e-4;  // at a global batch of 1024 images; scales with its square root

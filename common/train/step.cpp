@@ -18,6 +18,13 @@ std::vector<at::Tensor> tensors_of(const std::vector<Parameter>& parameters)
     return tensors;
 }
 
+std::unique_ptr<Optimizer> make_optimizer(const Task& task, const std::vector<Parameter>& parameters,
+                                          const TrainerConfig& config)
+{
+    if (const auto momentum = task.sgd_momentum()) return std::make_unique<Sgd>(parameters, *momentum);
+    return std::make_unique<AdamW>(parameters, AdamW::Betas{config.beta1, config.beta2, config.eps});
+}
+
 }  // namespace
 
 Step::Step(const Task& task, const TrainerConfig& config, comm::Communicator& ranks)
@@ -25,7 +32,7 @@ Step::Step(const Task& task, const TrainerConfig& config, comm::Communicator& ra
       clip_norm_(config.clip_norm),
       device_(ranks.device().type()),
       parameters_(task.parameters()),
-      optimizer_(parameters_, {config.beta1, config.beta2, config.eps}),
+      optimizer_(make_optimizer(task, parameters_, config)),
       sync_(tensors_of(parameters_), ranks, config.bucket_bytes)
 {
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -26,18 +27,18 @@ public:
     };
     // Collective. Into .grad() of the parameters.
     Gradient gradient(Task& task, std::int64_t step);
-    void apply(const Rates& rates) { optimizer_.step(rates); }
+    void apply(const Rates& rates) { optimizer_->step(rates); }
 
     const std::vector<Parameter>& parameters() const { return parameters_; }
-    AdamW& optimizer() { return optimizer_; }
-    const AdamW& optimizer() const { return optimizer_; }
+    Optimizer& optimizer() { return *optimizer_; }
+    const Optimizer& optimizer() const { return *optimizer_; }
 
 private:
     std::string precision_;
     double clip_norm_;
     c10::DeviceType device_;
     std::vector<Parameter> parameters_;
-    AdamW optimizer_;
+    std::unique_ptr<Optimizer> optimizer_;
     GradientSync sync_;
 };
 

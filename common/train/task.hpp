@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -52,12 +53,14 @@ public:
     virtual std::int64_t gradient_parts() const { return 1; }
     virtual Loss forward(std::int64_t step) = 0;  // of the fetched samples; collective if its loss is
     virtual Rates rates(std::int64_t step) const = 0;
+    // Momentum of the gradient descent that steps the parameters; none: AdamW steps them.
+    virtual std::optional<double> sgd_momentum() const { return std::nullopt; }
     virtual void after_step(std::int64_t step)
     {
         (void)step;
     }  // teacher, centres; not called for a skipped step
 
-    // Collective. The figures of the validation split; "loss" is the one that chooses the best checkpoint.
+    // Collective. The figures of the validation split; "loss", if it is one, chooses the best checkpoint.
     // Empty: none.
     virtual std::map<std::string, double> validate() { return {}; }
 

@@ -200,8 +200,7 @@ private:
             const Autocast autocast(config_.precision, around_.ranks.device().type());
             figures = task_.validate();
         }
-        const auto loss = figures.find("loss");
-        if (loss == figures.end()) {
+        if (figures.empty()) {
             return;
         }
         nlohmann::json line = {{"step", step_}, {"epoch", (step_ - 1) / task_.steps_per_epoch()}};
@@ -209,6 +208,10 @@ private:
             line["val_" + name] = value;
         }
         around_.metric(line);
+        const auto loss = figures.find("loss");
+        if (loss == figures.end()) {
+            return;
+        }
         if (loss->second < best_loss_) {
             best_loss_ = loss->second;
             best_step_ = step_;
@@ -336,13 +339,19 @@ void bind(config::Section options, TrainerConfig& config)
     using config::at_least;
     using config::between;
     using config::runtime_only;
-    options.option("steps", config.steps, "optimiser steps", at_least(1))
+    // A stage whose methods differ in these starts from values that are out of range otherwise.
+    const std::string of_method = "; this default: as the method was published";
+    options
+        .option("steps", config.steps, "optimiser steps" + (config.steps == 0 ? of_method : ""),
+                at_least(config.steps == 0 ? 0 : 1))
         .option("precision", config.precision, "of matrix products; weights, losses and norms are float32",
                 config::one_of({"fp32", "bf16"}))
         .option("beta1", config.beta1, "AdamW: decay of the gradient's mean", between(0, 1))
         .option("beta2", config.beta2, "AdamW: decay of the squared gradient's mean", between(0, 1))
         .option("eps", config.eps, "AdamW: added to the root of the squared gradient's mean", at_least(0))
-        .option("clip-norm", config.clip_norm, "largest L2 norm of the gradient; 0: not clipped", at_least(0))
+        .option("clip-norm", config.clip_norm,
+                "largest L2 norm of the gradient; 0: not clipped" + (config.clip_norm < 0 ? of_method : ""),
+                at_least(config.clip_norm < 0 ? -1 : 0))
         .option("validate-steps", config.validate_steps, "steps between validations; 0: once an epoch",
                 at_least(0))
         .option("patience", config.patience, "validations without a better loss before it stops; 0: never",

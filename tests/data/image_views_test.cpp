@@ -9,6 +9,7 @@
 
 #include "core/error.hpp"
 #include "data/image_augmentation.hpp"
+#include "data/image_draws.hpp"
 #include "support/deterministic_fill.hpp"
 
 namespace astroclip::data {
@@ -27,6 +28,18 @@ constexpr MultiCropConfig small() { return {.global_size = 24, .local_size = 10,
 at::Tensor numbered(std::int64_t count, std::int64_t side)
 {
     return at::arange(side * side, at::kFloat).view({1, 1, side, side}).repeat({count, 3, 1, 1});
+}
+
+TEST(MultiCrop, OfDisplayImagesHasNeitherNoiseNorColoursOfFluxes)
+{
+    auto config = small();
+    config.fluxes = false;
+    config.first_global_probability = 0;
+    config.second_global_probability = config.local_probability = 1;
+    const auto images = at::full({2, 3, 30, 30}, 0.25);
+    const auto views = multi_crop(images, ids_from(7, 2), 1, 0, config);
+    EXPECT_TRUE(views.global.allclose(at::full_like(views.global, 0.25), 1e-5));
+    EXPECT_TRUE(views.local.allclose(at::full_like(views.local, 0.25), 1e-5));
 }
 
 TEST(MultiCrop, HasThePublishedSizesAndRange)

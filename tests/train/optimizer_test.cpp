@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <memory>
+
 #include "core/error.hpp"
 #include "support/deterministic_fill.hpp"
 #include "train/ema.hpp"
@@ -66,6 +68,35 @@ TEST(AdamW, IsTheFormulaWithEachParametersRates)
         EXPECT_LT((parameters[i].tensor.detach() - expected[i]).abs().max().item<double>(), 1e-6)
             << parameters[i].name;
     }
+}
+
+TEST(Sgd, IsTheFormulaWithEachParametersRatesAndGoesOnFromItsState)
+{
+    auto parameters = three_parameters();
+    auto optimizer = std::make_unique<Sgd>(parameters, 0.9);
+    const Rates rates{1e-2, 3e-3, 0.1};
+    const double learning_rates[] = {1e-2, 0.5e-2, 3e-3}, decays[] = {0.1, 0.0, 0.1};
+    std::vector<at::Tensor> expected, velocity;
+    for (const auto& parameter : parameters) {
+        expected.push_back(parameter.tensor.detach().to(at::kDouble).clone());
+        velocity.push_back(at::zeros_like(expected.back()));
+    }
+    for (std::uint64_t step = 0; step < 4; ++step) {
+        set_gradients(parameters, step);
+        if (step == 2) {
+            const auto state = optimizer->state();
+            optimizer = std::make_unique<Sgd>(parameters, 0.9);
+            optimizer->load_state(state);
+        }
+        optimizer->step(rates);
+        for (std::size_t i = 0; i < parameters.size(); ++i) {
+            velocity[i] =
+                0.9 * velocity[i] + parameters[i].tensor.grad().to(at::kDouble) + decays[i] * expected[i];
+            expected[i] = expected[i] - learning_rates[i] * velocity[i];
+            EXPECT_TRUE(parameters[i].tensor.detach().to(at::kDouble).allclose(expected[i], 1e-6, 1e-7)) << i;
+        }
+    }
+    EXPECT_THROW(optimizer->load_state({}), DataError);
 }
 
 TEST(AdamW, GoesOnWithTheSameBitsFromItsState)

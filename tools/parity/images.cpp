@@ -178,6 +178,24 @@ void run_jitter_crop(const Case& reference, const std::string& name, Report& rep
     report.compare(name + "/out/image", channels_last(data::crop_and_flip(image, draws, size)));
 }
 
+void run_size_scale(const Case& reference, const std::string& name, Report& report)
+{
+    const auto image = channels_first(reference.tensor(name + "/in/image_hwc"));
+    const auto scales = reference.tensor(name + "/in/scales");
+    const auto tolerance = reference.number("/suggested_tolerance/tol_resample"_json_pointer);
+    for (std::int64_t i = 0; i < scales.size(0); ++i) {
+        const auto both = scales.narrow(0, i, 1), rows_alone = at::ones({1});
+        const auto compare = [&](const std::string& kind, const at::Tensor& columns) {
+            const auto output = name + "/out/" + kind + "_" + std::to_string(i);
+            const auto shape = reference.file().shape(output);
+            const auto ours = data::rescale(image, at::stack({both, columns}, 1), {shape[0], shape[1]});
+            report.compare_l2(output, channels_last(ours), tolerance);
+        };
+        compare("isotropic", both);
+        compare("published", rows_alone);
+    }
+}
+
 void run_multi_crop(const Case& reference, const std::string& name, Report& report)
 {
     const auto compare = [&](const std::string& output, std::int64_t first) {
@@ -239,6 +257,9 @@ void run_image_augment(const Case& reference, Report& report, const comm::World&
     }
     for (const auto& name : reference.cases_with({"in/image_hwc", "in/shift", "out/image"})) {
         run_jitter_crop(reference, name, report);
+    }
+    for (const auto& name : reference.cases_with({"in/image_hwc", "in/scales"})) {
+        run_size_scale(reference, name, report);
     }
     for (const auto& name : reference.cases_with({"in/geometry", "in/sigmas", "out/global_crops"})) {
         run_multi_crop(reference, name, report);
