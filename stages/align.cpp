@@ -173,7 +173,11 @@ void align(const Options& o, Context& context)
     if (!task.same_tokens_every_epoch() && o.token_cache != "off" && o.token_cache != "auto") {
         throw ConfigError(
             "'token-cache' needs frozen encoders that see the same in every epoch: image-encoder-rate, "
-            "spectrum-encoder-rate, shift and spectrum-noise 0, flips none");
+            "spectrum-encoder-rate, shift, spectrum-noise, brightness and colour 0, flips none");
+    }
+    if (task.augmentation.changes_flux() && galaxies->display_images()) {
+        throw ConfigError(
+            "'brightness' and 'colour' change fluxes in g, r and z; these images are display images");
     }
     if (task.tokens.leaves_out_bad_bins() || task.augmentation.spectrum_noise > 0) {
         galaxies->read_ivar();

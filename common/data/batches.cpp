@@ -75,9 +75,10 @@ Batch narrowed(const Batch& batch, std::int64_t first, std::int64_t count)
     const auto some = [&](const auto& all) {
         return std::decay_t<decltype(all)>(all.begin() + first, all.begin() + first + count);
     };
-    return {some(batch.object_ids), rows(batch.images),       rows(batch.spectra),
-            rows(batch.ivar),       rows(batch.image_tokens), rows(batch.spectrum_tokens),
-            some(batch.has_image),  some(batch.has_spectrum)};
+    return {
+        some(batch.object_ids),  rows(batch.images),       rows(batch.spectra),         rows(batch.ivar),
+        batch.wavelength,        rows(batch.image_tokens), rows(batch.spectrum_tokens), some(batch.has_image),
+        some(batch.has_spectrum)};
 }
 
 at::Tensor padded(const at::Tensor& tensor, std::int64_t rows)
@@ -93,6 +94,7 @@ at::Tensor padded(const at::Tensor& tensor, std::int64_t rows)
 struct Galaxies::State {
     std::optional<store::Reader> images, spectra, pairs;
     std::vector<Galaxy> galaxies;
+    at::Tensor wavelength;
     bool reads_ivar = false;
     mutable std::mutex reading;
 
@@ -113,6 +115,9 @@ struct Galaxies::State {
         };
         open(stores.images, "images", images);
         open(stores.spectra, "spectra", spectra);
+        if (spectra) {
+            wavelength = at::tensor(spectra->axis("wavelength"), at::kDouble);
+        }
         open(stores.pairs, "pairs", pairs);
     }
 
@@ -244,6 +249,7 @@ Batch Galaxies::read(std::span<const std::int64_t> numbers) const
     }
     if (state_->spectra) {
         batch.spectra = read_column(*state_->spectra, "flux", spectrum_rows);
+        batch.wavelength = state_->wavelength;
         if (state_->reads_ivar) {
             const auto good = read_column(*state_->spectra, "mask", spectrum_rows) == 0;
             batch.ivar = read_column(*state_->spectra, "ivar", spectrum_rows) * good;

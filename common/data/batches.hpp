@@ -24,6 +24,7 @@ struct Batch {
     at::Tensor images;                     // [B, bands, H, W] float32, nanomaggy
     at::Tensor spectra;                    // [B, L] float32, 1e-17 erg s-1 cm-2 Angstrom-1
     at::Tensor ivar;  // [B, L] float32, inverse variance of the spectra, 0 where masked; if it was asked for
+    at::Tensor wavelength;                     // [L] float64, Angstrom, of the spectra
     at::Tensor image_tokens, spectrum_tokens;  // [B, N, D] float16, of a token cache, which gives these alone
     std::vector<std::uint8_t> has_image, has_spectrum;
     std::int64_t size() const { return static_cast<std::int64_t>(object_ids.size()); }

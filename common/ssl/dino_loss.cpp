@@ -182,14 +182,15 @@ at::Tensor ibot_loss(const at::Tensor& student_logits, const at::Tensor& targets
 
 namespace {
 
-// Unit rows in groups, [groups, group_rows, D], float32 or double.
+// Unit rows in groups, [groups, group_rows, D]. In float64: an encoder that has learned nothing yet gives
+// rows so alike that in float32 rounding would choose the neighbours, and that depends on the ranks.
 at::Tensor unit_rows_in_groups(const at::Tensor& x, std::int64_t group_rows)
 {
     if (group_rows < 2 || x.size(0) % group_rows != 0) {
         throw InternalError(
             fmt::format("KoLeo: {} rows are not groups of {} (2 or more)", x.size(0), group_rows));
     }
-    const auto wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
+    const auto wide = x.to(at::kDouble);
     return (wide / wide.norm(2, {1}, true).clamp_min(1e-8)).view({-1, group_rows, x.size(1)});
 }
 
@@ -217,7 +218,8 @@ at::Tensor koleo_loss(const at::Tensor& x, std::int64_t group_rows)
     const auto groups = unit_rows_in_groups(x, group_rows);
     const auto rows = groups.flatten(0, 1);
     const auto others = rows.index_select(0, nearest_of_unit_rows(groups));
-    return -(at::pairwise_distance(rows, others, 2, 1e-8) + 1e-8).log().mean();
+    const auto loss = -(at::pairwise_distance(rows, others, 2, 1e-8) + 1e-8).log().mean();
+    return x.scalar_type() == at::kDouble ? loss : loss.to(at::kFloat);
 }
 
 }  // namespace astroclip::ssl

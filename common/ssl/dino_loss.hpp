@@ -87,7 +87,7 @@ at::Tensor ibot_loss(const at::Tensor& student_logits, const at::Tensor& targets
 at::Tensor nearest_in_group(const at::Tensor& x, std::int64_t group_rows);
 
 // KoLeo (Sablayrolles et al. 2019): -mean log(distance to the nearest other row of the group + 1e-8), of unit
-// rows, in float32 or better; it spreads the cls tokens before the head. Published per half of a batch, so
+// rows, in float64; it spreads the cls tokens before the head. Published per half of a batch, so
 // the term of the crops A and B together is twice this mean over both.
 //
 //   x  [n, D], n a multiple of group_rows >= 2; crop A and crop B of an image are never in one group

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <array>
+
 #include "core/error.hpp"
 #include "core/random.hpp"
 #include "data/image_augmentation.hpp"
@@ -38,6 +40,50 @@ at::Tensor shifted(const at::Tensor& image, const std::vector<std::int64_t>& ids
         size);
 }
 
+// Offsets of each galaxy in the bands [B, 3], mag.
+at::Tensor band_offsets(const std::vector<std::int64_t>& ids, const PairAugmentation& config,
+                        std::uint64_t seed, std::uint32_t step)
+{
+    const auto offsets = at::empty({static_cast<std::int64_t>(ids.size()), 3}, at::kDouble);
+    auto* at = offsets.data_ptr<double>();
+    for (const auto id : ids) {
+        Random random(seed, "pair-flux", step, static_cast<std::uint64_t>(id));
+        const auto common = config.brightness * random.uniform(-1, 1);
+        for (int band = 0; band < 3; ++band) {
+            *at++ = common + config.colour * random.uniform(-1, 1);
+        }
+    }
+    return offsets;
+}
+
+// [3, L]: what the offset of each band adds to that of each wavelength, by Lagrange's polynomials.
+at::Tensor band_shares(const at::Tensor& wavelength)
+{
+    constexpr std::array<double, 3> centres{4730, 6420, 9260};  // Angstrom
+    std::vector<at::Tensor> shares;
+    for (const auto centre : centres) {
+        auto share = at::ones_like(wavelength);
+        for (const auto other : centres) {
+            if (other != centre) {
+                share.mul_((wavelength - other) / (centre - other));
+            }
+        }
+        shares.push_back(share);
+    }
+    return at::stack(shares);
+}
+
+void change_flux(data::Batch& batch, const at::Tensor& offsets)
+{
+    const auto factor = [](const at::Tensor& mag) { return at::pow(10, -0.4 * mag).to(at::kFloat); };
+    const auto of_bins = factor(offsets.matmul(band_shares(batch.wavelength)));
+    batch.images = batch.images * factor(offsets).unsqueeze(2).unsqueeze(3);
+    batch.spectra = batch.spectra * of_bins;
+    if (batch.ivar.defined()) {
+        batch.ivar = batch.ivar / of_bins.square();
+    }
+}
+
 }  // namespace
 
 void bind(config::Section options, PairAugmentation& config)
@@ -51,6 +97,12 @@ void bind(config::Section options, PairAugmentation& config)
                 config::at_least(0))
         .option("spectrum-noise", config.spectrum_noise,
                 "noise added to spectra in training, in units of each bin's own 1/sqrt(ivar)",
+                config::at_least(0))
+        .option("brightness", config.brightness,
+                "image and spectrum of a pair alike made brighter or fainter by up to this in training [mag]",
+                config::at_least(0))
+        .option("colour", config.colour,
+                "and each of the bands g, r, z by up to so much more, the spectrum likewise [mag]",
                 config::at_least(0));
 }
 
@@ -63,6 +115,9 @@ data::Batch augmented(data::Batch batch, const PairAugmentation& config, std::in
     }
     if (config.shift > 0 && training) {
         batch.images = shifted(batch.images, ids, config.shift, crop, seed, step);
+    }
+    if (config.changes_flux() && training) {
+        change_flux(batch, band_offsets(ids, config, seed, step));
     }
     if (config.spectrum_noise > 0 && training) {
         const auto deviation = at::where(batch.ivar > 0, batch.ivar.rsqrt(), 0);

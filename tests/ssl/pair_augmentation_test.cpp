@@ -71,5 +71,29 @@ TEST(PairAugmentation, LeavesValidationAloneButForFlipsThatAreAlways)
     EXPECT_FALSE(changed({.flips = "always"}, 0, false).images.equal(batch().images));
 }
 
+// A spectrum that is 1 at the bands' centres and everywhere between: what it becomes there must be what the
+// image becomes, and the inverse variance its inverse square.
+TEST(PairAugmentation, ChangesFluxOfBothAlike)
+{
+    auto pairs = batch();
+    pairs.images = at::ones_like(pairs.images);
+    pairs.spectra = at::ones({count, 3}, at::kFloat);
+    pairs.ivar = at::ones({count, 3}, at::kFloat);
+    pairs.wavelength = at::tensor({4730.0, 6420.0, 9260.0}, at::kDouble);
+    const PairAugmentation config{.brightness = 0.5, .colour = 0.1};
+    const auto both = augmented(pairs, config, crop, 7, 3, true);
+    const auto of_image = both.images.select(3, 0).select(2, 0);
+    EXPECT_TRUE(of_image.allclose(both.spectra, 1e-6));
+    EXPECT_TRUE(both.ivar.allclose(both.spectra.pow(-2), 1e-5));
+
+    const auto mag = -2.5 * of_image.log10();
+    const auto common = mag.mean(1, true);
+    EXPECT_LE(mag.abs().max().item<double>(), 0.6);
+    EXPECT_GT(common.max().item<double>(), 0.4);
+    EXPECT_LT(common.min().item<double>(), -0.4);
+    EXPECT_GT((mag - common).abs().max().item<double>(), 0.1);
+    EXPECT_TRUE(augmented(pairs, config, crop, 7, 3, false).spectra.equal(pairs.spectra));
+}
+
 }  // namespace
 }  // namespace astroclip::ssl
