@@ -40,6 +40,11 @@ stages() {
         --set "evaluate.labels=$run/survey/truth.fits"
 }
 
+views() {
+    [ ! -e "$run/views.safetensors" ] || return 0
+    build/bin/astroclip-show-images --images "$run/images" --model "$run/image-encoder" --output "$run/views.safetensors" >&2
+}
+
 probe() {
     [ ! -e "$run/probe.json" ] || return 0
     build/bin/astroclip-probe-spectra --threads "$(nproc)" --model "$run/spectrum-encoder" --spectra "$run/spectra" \
@@ -52,6 +57,7 @@ part set-up bash tools/setup.sh
 part build bash tools/build.sh
 part simulate simulate
 part stages stages
+part views views
 part probe probe
 part report report
 

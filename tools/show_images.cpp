@@ -28,7 +28,7 @@ struct Options {
 void bind(config::Section options, Options& o)
 {
     options.option("images", o.images, "store of cutouts")
-        .option("model", o.model, "folder of a vision transformer, for its patch tokens; empty: none")
+        .option("model", o.model, "folder of an image encoder, for the patch tokens of a vision transformer")
         .option("output", o.output, "safetensors file to write")
         .option("first", o.first, "row of the first galaxy", config::at_least(0))
         .option("count", o.count, "galaxies", config::at_least(1));
@@ -74,17 +74,24 @@ nn::NamedTensors augmented(const data::Batch& batch, bool display, std::uint64_t
     return all;
 }
 
-// What the encoder reads of each galaxy, and the tokens of its patches, [n, N, width].
+// What the encoder reads of each galaxy, the tokens of its patches, [n, N, width], and how much the cls token
+// looks at them, mean over the heads, [n, N].
 void add_patch_tokens(nn::NamedTensors& all, const std::string& model, const at::Tensor& images)
 {
     const at::NoGradGuard no_grad;
     const auto path = model + "/model.safetensors";
-    const auto vit = nn::load_vit(path);
     const nn::WeightsFile file(path);
+    if (const auto kind = file.metadata().find("model");
+        kind != file.metadata().end() && kind->second != "astrodino") {
+        log::info("{} is a {}: no tokens of patches", model, kind->second);
+        return;
+    }
+    const auto vit = nn::load_vit(path);
     const auto view = data::centre_view(
         images, data::centre_view_config(file.metadata(), "", {.crop = vit->config().image_size}));
     all.emplace_back("read", view);
     all.emplace_back("patches", vit->forward_features(view).patches.contiguous());
+    all.emplace_back("attention", vit->cls_attention(view).mean(1));
 }
 
 void run(const Options& o)

@@ -1,6 +1,7 @@
 #include "data/image_views.hpp"
 
 #include <ATen/ATen.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -102,6 +103,7 @@ void require_pixels(const at::Tensor& flux, std::int64_t size)
 ImageViews multi_crop(const at::Tensor& flux, std::span<const std::int64_t> object_ids, std::uint64_t seed,
                       std::uint32_t epoch, const MultiCropConfig& config)
 {
+    const c10::impl::ExcludeDispatchKeyGuard full_precision(c10::autocast_dispatch_keyset);
     require_pixels(flux, std::max(config.global_size, config.local_size));
     const auto global = [&](double probability, std::int64_t view) {
         return make_view(flux, object_ids, config.global_size, probability, seed, epoch, view, config);

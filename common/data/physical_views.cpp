@@ -1,6 +1,7 @@
 #include "data/physical_views.hpp"
 
 #include <ATen/ATen.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -150,6 +151,7 @@ at::Tensor physical_view(const at::Tensor& flux, std::span<const std::int64_t> o
                          std::uint32_t epoch, std::int64_t view, const std::string& augmentations,
                          const PhysicalViewConfig& config)
 {
+    const c10::impl::ExcludeDispatchKeyGuard full_precision(c10::autocast_dispatch_keyset);
     const auto purpose = fmt::format("physical-view-{}", view);
     Draws draws(static_cast<std::int64_t>(object_ids.size()));
     for (std::size_t i = 0; i < object_ids.size(); ++i) {

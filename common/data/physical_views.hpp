@@ -38,8 +38,8 @@ std::vector<std::string> augmentation_codes(const std::string& augmentations);
 // Without the steps that are meant for fluxes: for display images (gr, gn, rg are left out).
 std::string without_flux_steps(const std::string& augmentations);
 
-// View number `view` of each image, every random draw a function of (seed, epoch, object id, view) alone; a
-// draw does not depend on which other augmentations there are.
+// View number `view` of each image, in float32 whatever autocast is on, every random draw a function of
+// (seed, epoch, object id, view) alone; a draw does not depend on which other augmentations there are.
 //
 //   flux        [b, 3, H, W] float32, nanomaggy, bands g, r, z; H, W >= crop + 2·jitter where it is shifted
 //   object_ids  b ids

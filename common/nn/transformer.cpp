@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
+
 #include "core/error.hpp"
 #include "nn/attention.hpp"
 
@@ -56,6 +58,19 @@ at::Tensor TransformerBlockImpl::attention_branch(const at::Tensor& x) const
 {
     const auto y = projection_->forward(self_attention(qkv_->forward(norm1_->forward(x)), heads_, causal_));
     return scale1_.defined() ? y * scale1_ : y;
+}
+
+at::Tensor TransformerBlockImpl::attention_weights(const at::Tensor& x, std::int64_t token) const
+{
+    const auto width = x.size(2);
+    const auto normed = norm1_->forward(x);
+    const auto by_head = [&](const at::Tensor& rows) {
+        return rows.unflatten(2, {heads_, width / heads_}).transpose(1, 2);  // [B, heads, rows, d]
+    };
+    const auto query = by_head(qkv_->forward_part(normed.narrow(1, token, 1), 0, width));
+    const auto keys = by_head(qkv_->forward_part(normed, width, width));
+    const auto scale = 1 / std::sqrt(static_cast<double>(width / heads_));
+    return (scale * query.matmul(keys.transpose(2, 3))).softmax(-1).squeeze(2);
 }
 
 at::Tensor TransformerBlockImpl::attention_branch_at(const at::Tensor& x, const at::Tensor& rows) const

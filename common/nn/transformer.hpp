@@ -51,6 +51,9 @@ public:
     at::Tensor forward_at(const at::Tensor& x, const at::Tensor& rows, const Dropout* dropout,
                           const std::string& layer) const;
     at::Tensor forward(const at::Tensor& x, const Subset& attention, const Subset& mlp) const;
+    // How much token number `token` looks at each of the tokens, by head: softmax of its scaled products with
+    // their keys. x [B, N, width] -> [B, heads, N].
+    at::Tensor attention_weights(const at::Tensor& x, std::int64_t token) const;
 
 private:
     at::Tensor attention_branch(const at::Tensor& x) const;

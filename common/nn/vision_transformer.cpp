@@ -164,6 +164,15 @@ ImageTokens VisionTransformerImpl::forward_features(const at::Tensor& images, co
     return {tokens.select(1, 0), tokens.narrow(1, 1, tokens.size(1) - 1)};
 }
 
+at::Tensor VisionTransformerImpl::cls_attention(const at::Tensor& images) const
+{
+    auto x = input_tokens(images);
+    for (std::size_t i = 0; i + 1 < blocks_.size(); ++i) {
+        x = blocks_[i]->forward(x);
+    }
+    return blocks_.back()->attention_weights(x, 0).narrow(2, 1, x.size(1) - 1);
+}
+
 at::Tensor VisionTransformerImpl::tokens_without_position(const at::Tensor& images) const
 {
     return run_blocks(embed_patches(images), {});

@@ -61,6 +61,8 @@ public:
     // token and position table.
     at::Tensor tokens_without_position(const at::Tensor& images) const;  // -> [B, N, width]
     at::Tensor forward(const at::Tensor& images) const { return forward_features(images).cls; }
+    // How much the cls token looks at each patch in the last block, by head. -> [B, heads, N]
+    at::Tensor cls_attention(const at::Tensor& images) const;
 
     // The tokens that enter block 0: cls, then patches; positions added. -> [B, 1 + N, width]
     at::Tensor input_tokens(const at::Tensor& images, const at::Tensor& mask = {}) const;

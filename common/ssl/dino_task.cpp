@@ -293,7 +293,7 @@ at::Tensor DinoTask::ibot(const nn::ImageTokens& global, const MaskedPatches& ma
 
 void DinoTask::watch(double rank, std::int64_t step)
 {
-    if (collapse_.fell(rank) && ranks_.rank() == 0) {
+    if (collapse_.fell(rank, step) && ranks_.rank() == 0) {
         log::warn(
             "step {}: the effective rank of the embeddings fell to {:.1f}, after {:.1f}: the encoder may be "
             "collapsing (look at 'effective_rank' in metrics.jsonl; a lower learning rate, a higher "

@@ -28,8 +28,11 @@ double effective_rank(const at::Tensor& x, std::int64_t group_rows)
     return entropy.exp().mean().item<double>();
 }
 
-bool CollapseWatch::fell(double rank)
+bool CollapseWatch::fell(double rank, std::int64_t step)
 {
+    if (step < first_step) {
+        return false;
+    }
     best_ = std::max(best_, rank);
     if (rank >= 0.5 * best_) {
         told_ = false;

@@ -15,9 +15,12 @@ namespace astroclip::ssl {
 double effective_rank(const at::Tensor& x, std::int64_t group_rows);
 
 // Tells once when the effective rank falls below half of the best so far, and again after it had recovered.
+// The first steps do not count: an untrained network's random features use many directions, and lose some as
+// they become features.
 class CollapseWatch {
 public:
-    bool fell(double rank);
+    static constexpr std::int64_t first_step = 100;
+    bool fell(double rank, std::int64_t step);
     double best() const { return best_; }
 
 private:

@@ -186,7 +186,7 @@ train::Loss MocoTask::forward(std::int64_t step)
 
 void MocoTask::watch(double rank, std::int64_t step)
 {
-    if (collapse_.fell(rank) && ranks_.rank() == 0) {
+    if (collapse_.fell(rank, step) && ranks_.rank() == 0) {
         log::warn(
             "step {}: the effective rank of the projections fell to {:.1f}, after {:.1f}: the encoder may be "
             "collapsing (look at 'effective_rank' in metrics.jsonl; a lower learning rate or a "

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "core/error.hpp"
+#include "nn/attention.hpp"
 #include "support/fill_module.hpp"
 
 namespace astroclip::nn {
@@ -36,6 +37,29 @@ TEST(VisionTransformer, GivesThePublishedCheckValues)
     test::expect_near(model->forward(corner(images))[0], {0.20429, -1.65629, 0.77514}, -0.75177);
     test::expect_near(model->tokens_without_position(images)[0], {1.76807, -0.33864, 0.66541}, -1.48930,
                       83.84275);
+}
+
+// The weights that are told must be those by which the block mixes its values.
+TEST(VisionTransformer, TellsHowMuchTheClsTokenLooksAtEachPatch)
+{
+    auto config = tiny_config;
+    config.depth = 1;
+    config.block_chunks = 0;
+    VisionTransformer model(config);
+    test::fill_module(*model);
+    const auto images = test::check_images();
+    const auto told = model->cls_attention(images);
+    ASSERT_EQ(told.sizes(), (at::IntArrayRef{2, 3, 144}));
+
+    const auto of_block = model->named_parameters();
+    const auto get = [&](const char* name) { return of_block["blocks.0." + std::string(name)].detach(); };
+    const auto normed =
+        at::layer_norm(model->input_tokens(images), {48}, get("norm1.weight"), get("norm1.bias"), 1e-6);
+    const auto qkv = at::linear(normed, get("attn.qkv.weight"), get("attn.qkv.bias"));
+    const auto values = qkv.narrow(2, 96, 48).unflatten(2, {3, 16}).transpose(1, 2);  // [2, heads, 145, 16]
+    const auto of_cls = 1 - told.sum(2, true);
+    const auto mixed = at::cat({of_cls, told}, 2).unsqueeze(2).matmul(values).squeeze(2).flatten(1);
+    EXPECT_TRUE(mixed.allclose(self_attention(qkv, 3).select(1, 0), 1e-4, 1e-5));
 }
 
 TEST(VisionTransformer, HasThePublishedNamesInTheirOrder)

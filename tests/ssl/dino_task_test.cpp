@@ -50,13 +50,13 @@ protected:
 
     // Lines of metrics of training into `folder(name)`; with `killed_after` it ends there without a word.
     std::vector<nlohmann::json> train_in(const std::string& name, test::Ranks& ranks, std::int64_t steps = 20,
-                                         int killed_after = 0)
+                                         int killed_after = 0, const std::string& precision = "fp32")
     {
         std::vector<nlohmann::json> lines;
         DinoTask task(config_, *galaxies_, ranks, 5);
         store::Output output(ranks.world, folder(name), {"pretrain-image", {}, "tiny", {}}, false);
         Progress progress(false);
-        train::train(task, {.steps = steps, .clip_norm = 3, .checkpoint_steps = 6},
+        train::train(task, {.steps = steps, .precision = precision, .clip_norm = 3, .checkpoint_steps = 6},
                      {ranks.world, *ranks.tensors, output, progress,
                       [&](const nlohmann::json& line) {
                           lines.push_back(line);
@@ -112,6 +112,15 @@ TEST_F(Dino, HasTheTermsOfItsLossInTheMetrics)
         EXPECT_GE(line.at("effective_rank").get<double>(), 1);
         EXPECT_LE(line.at("effective_rank").get<double>(), 4);
         EXPECT_TRUE(line.contains("grad_norm_backbone") && line.contains("grad_norm_dino_head"));
+    }
+}
+
+TEST_F(Dino, InSixteenBitsBeginsWithTheSameLoss)
+{
+    const auto lines = train_in("bf16", ranks_, 2, 0, "bf16"), expected = train_in("fp32", ranks_, 2);
+    // 2^-9 of each product; another view of the same images changes percents of the sharp teacher's targets.
+    for (const auto* key : {"dino_global", "dino_local", "ibot"}) {
+        EXPECT_NEAR(lines[0].at(key).get<double>() / expected[0].at(key).get<double>(), 1, 0.01) << key;
     }
 }
 

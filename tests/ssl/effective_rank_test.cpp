@@ -28,16 +28,17 @@ TEST(EffectiveRank, IsTheMeanOverGroups)
     EXPECT_THROW(effective_rank(x, 7), InternalError);
 }
 
-TEST(CollapseWatch, TellsAFallOnceAndAgainAfterARecovery)
+TEST(CollapseWatch, TellsAFallAfterTheFirstStepsOnceAndAgainAfterARecovery)
 {
     CollapseWatch watch;
-    EXPECT_FALSE(watch.fell(2));
-    EXPECT_FALSE(watch.fell(20));
-    EXPECT_FALSE(watch.fell(12));
-    EXPECT_TRUE(watch.fell(9));
-    EXPECT_FALSE(watch.fell(8));
-    EXPECT_FALSE(watch.fell(15));
-    EXPECT_TRUE(watch.fell(5));
+    EXPECT_FALSE(watch.fell(60, 0));
+    EXPECT_FALSE(watch.fell(2, 101));
+    EXPECT_FALSE(watch.fell(20, 102));
+    EXPECT_FALSE(watch.fell(12, 103));
+    EXPECT_TRUE(watch.fell(9, 104));
+    EXPECT_FALSE(watch.fell(8, 105));
+    EXPECT_FALSE(watch.fell(15, 106));
+    EXPECT_TRUE(watch.fell(5, 107));
     EXPECT_EQ(watch.best(), 20);
 }
 

@@ -32,6 +32,15 @@ def as_image(figure, description):
     return f'<img alt="{html.escape(description, quote=True)}" src="data:image/svg+xml;base64,{data}">'
 
 
+def as_photograph(figure, description):
+    """For pictures of galaxies, which would be large as drawings."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="jpg", dpi=140, facecolor="white", pil_kwargs={"quality": 88})
+    plt.close(figure)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{html.escape(description, quote=True)}" src="data:image/jpeg;base64,{data}">'
+
+
 def smoothed(values, width):
     """Mean over `width` neighbours, narrower at the ends."""
     totals = np.concatenate([[0.0], np.cumsum(values)])
@@ -71,6 +80,17 @@ def loss_curves(title, curves):
     axes.set(xlabel="step", ylabel="loss")
     axes.legend(loc="upper right")
     return as_image(figure, f"Loss curves of {title}")
+
+
+def loss_terms(curves):
+    """The parts of a loss over time, each as a running mean: {name: [(step, value)]}."""
+    figure, axes = plt.subplots(figsize=(4.2, 2.9), layout="constrained")
+    for name, curve in curves.items():
+        steps, values = (np.array(column, dtype=float) for column in zip(*curve))
+        axes.plot(steps, smoothed(values, max(1, len(values) // 40)), linewidth=1.4, label=name)
+    axes.set(xlabel="step", ylabel="term")
+    axes.legend(loc="upper right")
+    return as_image(figure, "Terms of the loss over time: " + ", ".join(curves))
 
 
 def reconstruction(wavelength, one):
@@ -234,20 +254,61 @@ def similarity(cosines):
     return as_image(figure, "Cosines of the images and spectra of the same held-out galaxies")
 
 
-def embedding_map(name, points, redshift):
+def embedding_map(name, points, values, label):
     figure, axes = plt.subplots(figsize=(4.4, 3.7), layout="constrained")
-    known = np.isfinite(redshift)
+    known = np.isfinite(values)
     size = float(np.clip(6000 / max(len(points), 1), 1.2, 9))
     axes.scatter(*points[~known].T, s=size, color=GRID, linewidths=0, rasterized=True)
     if known.any():
-        low, high = np.percentile(redshift[known], (1, 99))
-        drawn = axes.scatter(*points[known].T, s=size, c=redshift[known], cmap="viridis", vmin=low, vmax=high, alpha=0.85,
+        low, high = np.percentile(values[known], (1, 99))
+        drawn = axes.scatter(*points[known].T, s=size, c=values[known], cmap="viridis", vmin=low, vmax=high, alpha=0.85,
                              linewidths=0, rasterized=True)
         bar = figure.colorbar(drawn, ax=axes, pad=0.02, aspect=30)
         bar.outline.set_visible(False)
-        bar.set_label("redshift")
+        bar.set_label(label)
     axes.set(xlabel="first principal component", ylabel="second", xticklabels=[], yticklabels=[])
-    return as_image(figure, f"{name} embeddings in their first two principal components, coloured by redshift")
+    return as_image(figure, f"{name} embeddings in their first two principal components, coloured by {label}")
+
+
+VIEWS = {"original": "as stored", "gr": "dust (gr)", "rr": "rotation (rr)", "ss": "size (ss)", "gb": "blur (gb)", "gn": "noise (gn)",
+         "moco-0": "MoCo, query", "moco-1": "MoCo, key", "dino-global-0": "DINO, global A", "dino-global-1": "DINO, global B",
+         "dino-local-0": "DINO, local", "dino-local-1": "DINO, local", "read": "the encoder's view", "attention": "attention of cls",
+         "patches": "patch tokens, PCA"}
+
+
+def components_as_colours(patches):
+    """Tokens [n, N, width] of all galaxies together -> colours [n, side, side, 3] from 0 to 1."""
+    count, tokens, width = patches.shape
+    rows = patches.reshape(-1, width) - patches.mean(axis=(0, 1))
+    _, _, axes = np.linalg.svd(rows, full_matrices=False)
+    values = rows @ axes[:3].T
+    low, high = np.percentile(values, [1, 99], axis=0)
+    side = round(tokens**0.5)
+    return np.clip((values - low) / np.where(high > low, high - low, 1), 0, 1).reshape(count, side, side, 3)
+
+
+def as_pictures(name, values):
+    """What astroclip-show-images wrote under this name, as pictures [n, rows, columns(, 3)]."""
+    if name == "patches":
+        return components_as_colours(values)
+    if name == "attention":
+        side = round(values.shape[1]**0.5)
+        low, high = values.min(axis=1, keepdims=True), values.max(axis=1, keepdims=True)
+        return ((values - low) / np.maximum(high - low, 1e-9)).reshape(-1, side, side)
+    return np.clip(values.transpose(0, 2, 3, 1), 0, 1)
+
+
+def views(tensors):
+    """The augmentations of some galaxies, a galaxy a row, and what an encoder makes of them."""
+    columns = [name for name in VIEWS if name in tensors]
+    count = len(tensors["original"])
+    figure, axes = plt.subplots(count, len(columns), figsize=(1.0 * len(columns), count + 0.3), squeeze=False, layout="constrained")
+    for column, name in enumerate(columns):
+        for row, picture in enumerate(as_pictures(name, tensors[name])):
+            axes[row, column].imshow(picture, origin="lower", interpolation="nearest", cmap="magma", vmin=0, vmax=1)
+            axes[row, column].set_axis_off()
+        axes[0, column].set_title(VIEWS[name], fontsize=6)
+    return figure
 
 
 # --- thumbnails ----------------------------------------------------------------------------------------------------

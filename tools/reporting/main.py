@@ -123,6 +123,28 @@ def alignment_section(run):
                    table(("", ""), alone), grid([picture] if picture else []))
 
 
+TERM_NAMES = {"dino_global": "DINO, global crops", "dino_local": "DINO, local crops", "ibot": "iBOT, hidden patches",
+              "koleo": "KoLeo, distance to the next"}
+
+
+def images_section(run):
+    terms, tensors = run.image_terms(), run.views()
+    ranks = terms.pop("effective_rank", [])
+    parts = []
+    if terms:
+        parts.append(captioned(figures.loss_terms({TERM_NAMES[name]: curve for name, curve in terms.items()}),
+                               "<b>Terms of the loss</b>, weighted as they are summed"))
+    if ranks:
+        parts.append(captioned(figures.loss_terms({"effective rank": ranks}),
+                               "<b>Effective rank</b> of the features of a batch: where it falls towards 1 they collapse"))
+    page = [captioned(figures.as_photograph(figures.views(tensors), "Augmentations of galaxies, and an encoder's attention and tokens"),
+                      "Each augmentation by itself, whole views of both methods, where the cls token looks in the last block, and the "
+                      "patch tokens' first three principal components as red, green and blue")] if tensors else []
+    if not parts and not page:
+        return section("views", "What image pretraining sees", "", missing("Neither metrics nor views: astroclip-show-images writes RUN/views.safetensors."))
+    return section("views", "What image pretraining sees", "", grid(parts), grid(page, "figures one"))
+
+
 def spectra_section(run):
     probe = run.probe()
     if not probe:
@@ -290,15 +312,18 @@ def map_section(run):
     if store is None or store.rows < 3:
         return section("map", "The map", "", missing("There is no complete catalogue of embeddings."))
     rows = np.unique(np.linspace(0, store.rows - 1, min(store.rows, MAP_POINTS)).astype(np.int64))
-    redshift = store["z_spec"][rows]
+    mag = run.magnitudes(store["object_id"][rows])
+    colours = {"redshift": store["z_spec"][rows], "r [mag]": mag[:, 1], "g − r [mag]": mag[:, 0] - mag[:, 1]}
     parts = []
     for modality in ("image", "spectrum"):
         chosen = store[f"has_{modality}"][rows] > 0
         if chosen.sum() >= 3:
             points = principal_plane(store[f"{modality}_embedding"][rows[chosen]].astype(np.float64))
-            parts.append(captioned(figures.embedding_map(modality.capitalize(), points, redshift[chosen]),
-                                   f"<b>{modality.capitalize()} embeddings</b>, {chosen.sum():,} of {store.rows:,} objects"))
-    return section("map", "The map", "Two principal components of the unit vectors, coloured by spectroscopic redshift.", grid(parts))
+            parts += [captioned(figures.embedding_map(modality.capitalize(), points, values[chosen], label),
+                                f"<b>{modality.capitalize()} embeddings</b> by {label}")
+                      for label, values in colours.items() if np.isfinite(values[chosen]).any()]
+    return section("map", "The map", f"Two principal components of the unit vectors of {len(rows):,} of {store.rows:,} objects, coloured by "
+                   "spectroscopic redshift, magnitude and colour.", grid(parts))
 
 
 # --- retrievals ----------------------------------------------------------------------------------------------------
@@ -384,6 +409,7 @@ def write_report(path):
         map_section(run),
         training_section(losses),
         alignment_section(run),
+        images_section(run),
         spectra_section(run),
         input_section(run, rejects),
         run_section(run, stages),
@@ -391,7 +417,7 @@ def write_report(path):
     names = [("retrieval", "Partners"), ("redshift", "Redshifts"), ("properties", "Properties"),
              ("morphology", "Morphology"), ("labels", "Few labels"), ("table", "Table"), ("search", "Retrievals"),
              ("map", "Map"), ("training", "Training"),
-             ("alignment", "Alignment"), ("spectra", "Masked spectra"), ("input", "Input"), ("run", "Run")]
+             ("alignment", "Alignment"), ("views", "Images"), ("spectra", "Masked spectra"), ("input", "Input"), ("run", "Run")]
     names = [(anchor, name) for (anchor, name), text in zip(names, sections) if text]
     complete = sum(row["state"] == "complete" for row in stages)
     subtitle = f"{run.path} · {complete} of {len(stages)} stages complete · {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}"

@@ -87,9 +87,10 @@ td b{font-weight:650}
 .dot{display:inline-block;width:.65em;height:.65em;border-radius:50%;margin-right:.55em}
 .missing{border:1px dashed #c9c4b8;border-radius:8px;color:var(--quiet);padding:.8em 1.1em;margin:0 0 1em}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,270px),1fr));gap:22px 26px;align-items:start}
+.figures.one{grid-template-columns:1fr}
 .figures.two{grid-template-columns:repeat(auto-fit,minmax(min(100%,460px),1fr))}
 .wide{max-width:600px;margin-bottom:1.4em}
-figure{margin:0;min-width:0;max-width:560px}figure img{width:100%;height:auto;display:block}
+figure{margin:0;min-width:0;max-width:560px}.figures.one figure{max-width:none}figure img{width:100%;height:auto;display:block}
 figcaption{font-size:.84rem;color:var(--quiet);margin-top:.5em}figcaption b{color:var(--ink)}
 .query{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:clamp(12px,2vw,20px);margin:0 0 18px;display:grid;grid-template-columns:minmax(150px,200px) 1fr;gap:14px 24px}
 .query>div{min-width:0}

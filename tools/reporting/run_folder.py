@@ -1,6 +1,8 @@
 """What a run folder holds so far, read without trusting any of it to be there."""
 
 import csv
+import json
+import struct
 import sys
 from pathlib import Path
 
@@ -14,6 +16,21 @@ from workflow import STAGES, attempts_files, attempts_in, read_json, read_lines 
 OUTPUTS = {stage.name: stage.output for stage in STAGES.values()}
 TRAININGS = ("pretrain-image", "pretrain-spectrum", "align")
 STORES = ("images", "spectra", "pairs", "embeddings")
+
+
+IMAGE_TERMS = ("dino_global", "dino_local", "ibot", "koleo", "effective_rank")
+
+
+def read_safetensors(path):
+    """{name: float32 array}."""
+    data = Path(path).read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    tensors = {}
+    for name, entry in json.loads(data[8 : 8 + length]).items():
+        if name != "__metadata__":
+            begin, end = (8 + length + place for place in entry["data_offsets"])
+            tensors[name] = np.frombuffer(data[begin:end], "<f4").reshape(entry["shape"])
+    return tensors
 
 
 def number(value):
@@ -87,6 +104,38 @@ class Run:
                     steps[line["step"]] = float(line["loss"])
             if steps or checks:
                 found[stage] = {"train": sorted(steps.items()), "validation": sorted(checks.items())}
+        return found
+
+    def image_terms(self):
+        """{term: [(step, value)]} of the image encoder's loss, and the effective rank of its features."""
+        terms = {name: {} for name in IMAGE_TERMS}
+        for line in read_lines(self.path / OUTPUTS["pretrain-image"] / "metrics.jsonl"):
+            for name, values in terms.items():
+                if "step" in line and isinstance(line.get(name), (int, float)):
+                    values[line["step"]] = float(line[name])
+        return {name: sorted(values.items()) for name, values in terms.items() if values}
+
+    def views(self):
+        """The tensors that astroclip-show-images wrote, or {}."""
+        path = self.path / "views.safetensors"
+        return read_safetensors(path) if path.is_file() else {}
+
+    def magnitudes(self, ids):
+        """g, r and z magnitudes [n, 3] of objects by their catalogue id, NaN where the survey has none."""
+        images, pairs = self.store("images"), self.store("pairs")
+        found = np.full((len(ids), 3), np.nan)
+        if images is None:
+            return found
+        own = np.asarray(images["object_id"][:])
+        if pairs is not None:
+            own[pairs["image_row"][:]] = pairs["object_id"][:]
+        order = np.argsort(own, kind="stable")
+        places = np.minimum(np.searchsorted(own, ids, sorter=order), len(own) - 1)
+        rows = order[places]
+        known = own[rows] == ids
+        flux = np.stack([np.asarray(images[f"flux_{band}"][:], dtype=float)[rows] for band in "grz"], axis=1)
+        good = known[:, None] & (flux > 0)
+        found[good] = 22.5 - 2.5 * np.log10(flux[good])
         return found
 
     def alignment(self):
