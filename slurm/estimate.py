@@ -90,10 +90,12 @@ def match(s, config, values, ranks):
 
 def pretrain_image(s, config, values, ranks):
     width, layers = s.number("width", 1024), s.number("depth", 24)
-    prototypes, batch = s.number("prototypes", 65536), s.number("batch-size", 64)
-    if s.text("method", "dino") == "moco":
-        parameters, kept = 28e6, 90e6 * batch / ranks
+    moco = s.text("method", "dino") == "moco"
+    batch = s.number("batch-size", 0) or (32768 if moco else 1440)
+    if moco:  # a group of images at a time
+        parameters, kept = resnet(s).parameters, 90e6 * min(batch / ranks, s.number("group-size", 0) or 256)
     else:
+        prototypes = s.number("prototypes", 65536)
         parameters = transformer_parameters(width, layers) + 256 * prototypes + 3 * 2048 * 2048
         tokens = 2 * 145 + s.number("local-crops", 8) * 26
         kept = activations(width, layers, tokens, batch / ranks)
@@ -117,23 +119,46 @@ def trained(parameters, s):
 @dataclasses.dataclass
 class Encoder:
     width: float
-    layers: float
     tokens: int
+    parameters: float
+    head: float  # parameters that alignment trains
+
+
+def transformer(s, width, layers, layers_key, tokens, embed):
+    width, layers = s.number("width", width), s.number(layers_key, layers)
+    return Encoder(width, tokens, transformer_parameters(width, layers), 12 * embed * embed)
+
+
+def resnet(s):
+    width, parameters = (512, 11e6) if s.number("resnet-layers", 50) == 18 else (2048, 24e6)
+    projection = width * (width + s.number("embed-dim", 128))
+    return Encoder(width, 1, parameters + projection, projection)
 
 
 def encoders(config, values):
     """The image and the spectrum encoder of this run; the published sizes if it takes them from elsewhere."""
     image, spectrum = Settings("pretrain-image", config, values), Settings("pretrain-spectrum", config, values)
-    return (Encoder(image.number("width", 1024), image.number("depth", 24), 144),
-            Encoder(spectrum.number("width", 768), spectrum.number("layers", 6), SPECTRUM_TOKENS))
+    embed = Settings("align", config, values).number("embed-dim", 1024)
+    of_images = resnet(image) if image.text("method", "dino") == "moco" else transformer(image, 1024, 24, "depth", 144, embed)
+    return of_images, transformer(spectrum, 768, 6, "layers", SPECTRUM_TOKENS, embed)
+
+
+def keeps_tokens(s, image):
+    """Does every epoch see the same tokens of frozen encoders, so that they are cached?"""
+    rates = ("image-encoder-rate", "spectrum-encoder-rate", "shift", "spectrum-noise")
+    by_batch = image.tokens == 1 and s.text("bn-mode", "train") == "train"
+    return s.text("token-cache", "auto") != "off" and s.text("flips", "none") == "none" and not by_batch and \
+        all(s.number(key, 0) == 0 for key in rates)
 
 
 def align(s, config, values, ranks):
-    embed, batch, pairs = s.number("embed-dim", 1024), s.number("batch-size", 1024), expected(config)[2]
-    cache = 2 * sum(encoder.width * encoder.tokens for encoder in encoders(config, values))
-    parameters = 2 * 12 * embed * embed
-    memory = LIBRARIES + parameters * BYTES_A_TRAINED_PARAMETER + 4 * batch / ranks * cache
-    return Need(memory, trained(parameters, s) + pairs * cache, f"a token cache of {size(cache)} a pair included")
+    batch, pairs, both = s.number("batch-size", 1024), expected(config)[2], encoders(config, values)
+    tokens = 2 * sum(encoder.width * encoder.tokens for encoder in both)
+    parameters = sum(encoder.head for encoder in both)
+    memory = LIBRARIES + parameters * BYTES_A_TRAINED_PARAMETER + 4 * batch / ranks * tokens
+    if not keeps_tokens(s, both[0]):
+        return Need(memory, trained(parameters, s), "the encoders run in every step: no token cache")
+    return Need(memory, trained(parameters, s) + pairs * tokens, f"a token cache of {size(tokens)} a pair included")
 
 
 def embed(s, config, values, ranks):
@@ -141,7 +166,7 @@ def embed(s, config, values, ranks):
     images, spectra, pairs = expected(config)
     rows = images + spectra - pairs
     both = encoders(config, values)
-    weights = 4 * sum(transformer_parameters(encoder.width, encoder.layers) for encoder in both)
+    weights = 4 * sum(encoder.parameters for encoder in both)
     batch = 32 * 4 * 8 * sum(encoder.width * encoder.tokens for encoder in both)
     return Need(LIBRARIES + weights + batch, rows * (2 * 4 * width + 100), f"{rows:g} rows of the catalogue")
 

@@ -22,7 +22,7 @@ struct Options {
     std::string token_cache = "auto";
     std::int64_t token_cache_part_rows = 512;
     ssl::ClipTaskConfig task;
-    train::TrainerConfig trainer{.steps = 10'000, .clip_norm = 1.0, .patience = 10};
+    train::TrainerConfig trainer{.steps = 10'000, .clip_norm = 1.0, .keep_best = 2, .patience = 10};
 };
 
 void bind(config::Section options, Options& o)
@@ -30,8 +30,11 @@ void bind(config::Section options, Options& o)
     options.option("images", o.images, "store of cutouts", config::runtime_only())
         .option("spectra", o.spectra, "store of spectra", config::runtime_only())
         .option("pairs", o.pairs, "which rows of the two are one galaxy", config::runtime_only())
-        .option("image-encoder", o.image_encoder, "folder published by pretrain-image",
-                config::runtime_only())
+        .option(
+            "image-encoder", o.image_encoder,
+            "folder published by pretrain-image: a vision transformer, which gets a cross-attention head, "
+            "or a ResNet, whose projection is its head",
+            config::runtime_only())
         .option("spectrum-encoder", o.spectrum_encoder, "folder published by pretrain-spectrum",
                 config::runtime_only())
         .option("output", o.output, "folder of the aligned model to publish", config::runtime_only())
@@ -46,13 +49,19 @@ void bind(config::Section options, Options& o)
     train::bind(options, o.trainer);
 }
 
-// The aligned model at step 0: the encoders as pretrained, the heads at the first values that the seed gives.
+// The aligned model at step 0: the encoders as pretrained, the heads at the first values that the seed gives
+// (but a ResNet's projection, which is its head, as pretrained).
 nn::AlignedModel first_model(const nn::WeightsFile& image, const nn::WeightsFile& spectrum,
                              const nn::HeadConfig& head, std::uint64_t seed)
 {
-    nn::AlignedModel model(nn::vit_config(image), nn::specformer_config(spectrum), head);
+    nn::AlignedModel model(nn::image_config(image), nn::specformer_config(spectrum), head);
     nn::initialise(*model, seed);
-    nn::load_strict(*model->image_encoder->backbone, image, "", {"dino_head.", "extra."});
+    model->eval();
+    if (nn::is_resnet(nn::image_config(image))) {
+        nn::load_strict(*model->image_encoder->resnet, image, "encoder_q.");
+    } else {
+        nn::load_strict(*model->image_encoder->vit, image, "", {"dino_head.", "extra."});
+    }
     nn::load_strict(*model->spectrum_encoder->backbone, spectrum, "", {"extra."});
     return model;
 }
@@ -60,10 +69,16 @@ nn::AlignedModel first_model(const nn::WeightsFile& image, const nn::WeightsFile
 // The encoders' tokens, if they are to be cached.
 class Tokens {
 public:
-    Tokens(const Options& o, const ssl::ClipTaskConfig& task, Context& context,
+    // `unchanging`: the encoders give the same in every epoch.
+    Tokens(const Options& o, const ssl::ClipTaskConfig& task, bool unchanging, Context& context,
            const data::Galaxies& galaxies, const nn::AlignedModel& model, at::Device device,
            nlohmann::json inputs)
-        : o_(o), task_(task), context_(context), galaxies_(galaxies), inputs_(std::move(inputs))
+        : o_(o),
+          task_(task),
+          wanted_(unchanging && o.token_cache != "off"),
+          context_(context),
+          galaxies_(galaxies),
+          inputs_(std::move(inputs))
     {
         encode_ = [&o, &task, model, device](const data::Batch& batch) {
             const at::NoGradGuard no_grad;
@@ -74,14 +89,14 @@ public:
         inputs_.update(galaxies.content_ids());
     }
 
-    bool wanted() const { return o_.token_cache != "off" && task_.same_tokens_every_epoch(); }
+    bool wanted() const { return wanted_; }
     std::int64_t bytes() const { return ssl::token_cache_bytes(galaxies_, encode_); }
 
     // Collective. Makes the cache, or what is missing of it, and opens it; null where there is to be none.
     std::unique_ptr<ssl::TokenCache> prepare(const std::string& output)
     {
         const auto path = o_.token_cache == "auto" ? output + "/token-cache" : o_.token_cache;
-        if (!wanted() || !has_room(path, output)) {
+        if (!wanted_ || !has_room(path, output)) {
             return nullptr;
         }
         const bool made = make(path);
@@ -154,6 +169,7 @@ private:
 
     const Options& o_;
     const ssl::ClipTaskConfig& task_;
+    bool wanted_;
     Context& context_;
     const data::Galaxies& galaxies_;
     nlohmann::json inputs_;
@@ -170,10 +186,14 @@ void align(const Options& o, Context& context)
     const auto spectrum = open_model(context, "spectrum-encoder", o.spectrum_encoder, inputs);
     auto task = o.task;
     task.tokens = data::spectrum_tokens_config(spectrum->metadata(), "");
-    if (!task.same_tokens_every_epoch() && o.token_cache != "off" && o.token_cache != "auto") {
+    nn::ImageConfig image_config;
+    context.world.together([&] { image_config = nn::image_config(*image); });
+    const bool unchanging = task.same_tokens_every_epoch(image_config);
+    if (!unchanging && o.token_cache != "off" && o.token_cache != "auto") {
         throw ConfigError(
-            "'token-cache' needs frozen encoders that see the same in every epoch: image-encoder-rate, "
-            "spectrum-encoder-rate, shift, spectrum-noise, brightness and colour 0, flips none");
+            "'token-cache' needs frozen encoders that give the same in every epoch: image-encoder-rate, "
+            "spectrum-encoder-rate, shift, spectrum-noise, brightness and colour 0, flips none, and bn-mode "
+            "eval for a ResNet");
     }
     if (task.augmentation.changes_flux() && galaxies->display_images()) {
         throw ConfigError(
@@ -188,7 +208,7 @@ void align(const Options& o, Context& context)
         model = first_model(*image, *spectrum, task.head, context.run.seed);
         model->to(compute.device);
     });
-    Tokens tokens(o, task, context, *galaxies, model, compute.device, inputs);
+    Tokens tokens(o, task, unchanging, context, *galaxies, model, compute.device, inputs);
     if (context.dry_run() && tokens.wanted()) {
         context.print(fmt::format("token cache ('token-cache' = {}): {:.1f} MB", o.token_cache,
                                   static_cast<double>(tokens.bytes()) / 1e6));
@@ -197,7 +217,7 @@ void align(const Options& o, Context& context)
     train_and_publish(
         context, compute, o.output, *galaxies, o.trainer,
         [&] {
-            return std::make_unique<ssl::ClipTask>(task, model, nn::vit_config(*image),
+            return std::make_unique<ssl::ClipTask>(task, model, image_config,
                                                    nn::specformer_config(*spectrum), *galaxies,
                                                    *compute.ranks, context.run.seed, cache.get());
         },

@@ -31,7 +31,9 @@ void print_plan(const Context& context, const train::Task& task, const train::Tr
     }
     // Weights and state once, gradients and AdamW's two moments for what is trained; activations come on top.
     const auto resident = static_cast<double>(held) + 12.0 * static_cast<double>(trained);
-    const auto checkpoint = static_cast<double>(held) + 8.0 * static_cast<double>(trained);
+    // The state, the best models and the moments.
+    const auto checkpoint =
+        static_cast<double>(held) * (1 + trainer.keep_best) + 8.0 * static_cast<double>(trained);
     context.print(fmt::format(
         "galaxies {} ({} for training), global batch {}, {} steps an epoch, {} steps = {:.1f} epochs on {} "
         "ranks\n"

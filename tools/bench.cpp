@@ -363,7 +363,7 @@ private:
                 at::Tensor patches, sections;
                 {
                     const at::NoGradGuard no_grad;
-                    patches = model->image_encoder->backbone->tokens_without_position(images);
+                    patches = model->image_encoder->tokens(images);
                     sections = model->spectrum_encoder->backbone->forward(data::spectrum_tokens(flux));
                 }
                 image = model->image_encoder->head->forward(patches);

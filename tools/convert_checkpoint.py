@@ -3,7 +3,7 @@
 
   convert_checkpoint.py CHECKPOINT FOLDER   publishes the model in a file of torch.save: SpecFormer, AstroDINO's teacher or
                                             AstroCLIP (Parker, Lanusse et al. 2024), the MoCo v2 ResNet-50 of Stein et al.
-                                            (2021), the workshop's spectrum transformer (ckpt.pt)
+                                            (2021), the workshop's spectrum transformer (ckpt.pt) and aligned model
   convert_checkpoint.py FOLDER CHECKPOINT   writes a model that a stage or this tool published as a plain state_dict for
                                             torch.load(..., weights_only=True)
 
@@ -53,8 +53,8 @@ def read_arguments():
         unsaid.add_argument(f"--{name}", type=natural, metavar="N", help=f"{text} ({models.DEFAULTS[name.replace('-', '_')]})")
     unsaid.add_argument("--image-head-residual", action="store_true", help="z = x + MLP(x) for images too (no)")
     unsaid.add_argument("--image-norm", choices=("none", "imagenet"), help="how images were normalised after RGB (none)")
-    unsaid.add_argument("--rgb", choices=("stein", "asinh", "none"), help="colours that a ResNet-50 was trained on (stein)")
-    unsaid.add_argument("--crop", type=natural, metavar="PIXELS", help="side of the images that a ResNet-50 is given (96)")
+    unsaid.add_argument("--rgb", choices=("stein", "asinh", "none"), help="colours that a ResNet was trained on (stein; aligned: none)")
+    unsaid.add_argument("--crop", type=natural, metavar="PIXELS", help="side of the images that a ResNet is given (96)")
     return vars(parser.parse_args())
 
 

@@ -1,11 +1,13 @@
 #!/bin/bash
 # The whole pipeline on a simulated survey: set-up, build, simulation, all stages on this machine, report.
 # usage: tools/demo.sh [--run DIR] [--config FILE]
+#   --run     where everything goes (run-NAME of configs/NAME.cfg: run-demo)
+#   --config  what to run (configs/demo.cfg; configs/demo-workshop.cfg is the earlier variant)
 # The same command again goes on where it was; what is complete stays.
 set -euo pipefail
 here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-run=$PWD/run-demo config=$PWD/configs/demo.cfg
+run='' config=$PWD/configs/demo.cfg
 
 absolute() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac; }
 usage() { echo "usage: tools/demo.sh [--run DIR] [--config FILE]" >&2; exit "$1"; }
@@ -20,6 +22,8 @@ while [ $# -gt 0 ]; do
         *) echo "demo: unknown argument '$1'" >&2; usage 64 ;;
     esac
 done
+
+run=${run:-$PWD/run-$(basename "$config" .cfg)}
 
 times=()
 part() { # NAME COMMAND...: runs it, notes its time
@@ -66,4 +70,14 @@ slurm/status "$run" --json | /usr/bin/python3 -c '
 import json, sys
 for row in json.load(sys.stdin)["stages"]:
     print("    %-18s %6.1f s" % (row["stage"], row["seconds"]))'
+/usr/bin/python3 - "$run/report/report.json" <<'END'
+import json, sys
+found = json.load(open(sys.argv[1]))
+print("demo: what it has learned, on held-out galaxies")
+for mode, name in (("is", "image -> spectrum"), ("si", "spectrum -> image")):
+    one = found["retrieval"][mode]
+    print("    %-18s recall@10 %.3f  (chance %.3f, photometry %.3f)" % (name, one["recall_at_10"], one["chance"], one["photometry"]))
+for name, one in found["photo_z"].items():
+    print("    %-18s R2 of redshift %.3f" % (name, one["r2"]))
+END
 echo "demo: the report is $run/report/report.html (figures: $run/report/report.json)"

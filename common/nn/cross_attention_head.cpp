@@ -32,6 +32,9 @@ void bind(config::Section options, HeadConfig& config)
                 config::at_least(1))
         .option("dropout", config.dropout, "dropout of the alignment heads in training",
                 config::between(0, 0.99))
+        .option("hidden-dropout", config.hidden_dropout,
+                "dropout within their MLP in training; 0 as in MNRAS, the workshop's head has 0.1",
+                config::between(0, 0.99))
         .option("image-head-residual", config.image_head_residual, "z = x + MLP(x) for images too");
 }
 
@@ -104,7 +107,7 @@ at::Tensor CrossAttentionImpl::forward(const at::Tensor& tokens, const Dropout* 
 }
 
 AlignmentHeadImpl::AlignmentHeadImpl(std::int64_t token_width, const HeadConfig& config, bool residual)
-    : dropout_(config.dropout), residual_(residual)
+    : dropout_(config.dropout), hidden_dropout_(config.hidden_dropout), residual_(residual)
 {
     const std::int64_t width = config.embed_dim;
     const auto in = framework_default(width), hidden = framework_default(4 * width);
@@ -116,7 +119,9 @@ AlignmentHeadImpl::AlignmentHeadImpl(std::int64_t token_width, const HeadConfig&
 at::Tensor AlignmentHeadImpl::forward(const at::Tensor& tokens, const Dropout* dropout) const
 {
     const auto x = cross_attention->forward(tokens, dropout);
-    auto z = mlp->forward(x);
+    auto hidden = mlp->expand(x);
+    if (dropout != nullptr) hidden = dropout->apply(hidden, hidden_dropout_, "hidden");
+    auto z = mlp->contract(hidden);
     if (dropout != nullptr) z = dropout->apply(z, dropout_, "mlp");
     return residual_ ? x + z : z;
 }

@@ -9,6 +9,7 @@ struct HeadConfig {
     int embed_dim = 1024;  // E, width of the shared space
     int attention_heads = 4;
     double dropout = 0.1;
+    double hidden_dropout = 0;  // within the MLP, after its GELU (the workshop's head has 0.1 there too)
     bool image_head_residual = false;  // the spectrum head always has it
 };
 void bind(config::Section options, HeadConfig& config);
@@ -45,7 +46,7 @@ public:
     Mlp mlp{nullptr};
 
 private:
-    double dropout_;
+    double dropout_, hidden_dropout_;
     bool residual_;
 };
 TORCH_MODULE(AlignmentHead);

@@ -36,9 +36,9 @@ int number(const WeightsFile& file, const std::string& key)
     return value;
 }
 
-std::string model_of(const WeightsFile& file)
+std::string model_of(const WeightsFile& file, const std::string& prefix = "")
 {
-    const auto found = file.metadata().find("model");
+    const auto found = file.metadata().find(prefix + "model");
     return found == file.metadata().end() ? "" : found->second;
 }
 
@@ -77,7 +77,22 @@ ViTConfig vit_config(const WeightsFile& file, const std::string& prefix)
     return config;
 }
 
-bool holds_resnet(const std::string& model) { return model == "resnet50" || model == "resnet18"; }
+bool names_resnet(const std::string& model) { return model == "resnet50" || model == "resnet18"; }
+
+ResNetConfig resnet_config(const WeightsFile& file, const std::string& prefix)
+{
+    ResNetConfig config;
+    config.layers = model_of(file, prefix) == "resnet18" ? 18 : 50;
+    config.channels = number(file, prefix + "in_channels");
+    config.embed_dim = number(file, prefix + "embed_dim");
+    return config;
+}
+
+ImageConfig image_config(const WeightsFile& file, const std::string& prefix)
+{
+    if (names_resnet(model_of(file, prefix))) return resnet_config(file, prefix);
+    return vit_config(file, prefix);
+}
 
 HeadConfig head_config(const WeightsFile& file)
 {
@@ -86,6 +101,20 @@ HeadConfig head_config(const WeightsFile& file)
     config.attention_heads = number(file, "n_head");
     config.image_head_residual = number(file, "image_head_residual") != 0;
     return config;
+}
+
+AlignedModel aligned_model(const WeightsFile& file)
+{
+    expect_model(file, "astroclip");
+    AlignedModel model(image_config(file, "image."), specformer_config(file, "spectrum."), head_config(file));
+    model->eval();
+    return model;
+}
+
+// Side of the images that an encoder was trained on; a ResNet takes others as well.
+int image_size_of(const WeightsFile& file, const std::string& prefix = "")
+{
+    return number(file, prefix + (names_resnet(model_of(file, prefix)) ? "crop" : "img_size"));
 }
 
 at::Tensor on_cpu(const at::Tensor& embedding) { return embedding.to(at::kCPU, at::kFloat).contiguous(); }
@@ -116,7 +145,6 @@ private:
 
 class ResNetEmbedder : public Embedder {
 public:
-    // image_size: the crop that it was trained on; it takes others as well.
     ResNetEmbedder(ResNet resnet, int image_size, at::Device device)
         : resnet_(std::move(resnet)), image_size_(image_size), device_(device)
     {
@@ -169,14 +197,17 @@ private:
 
 class AlignedEmbedder : public Embedder {
 public:
-    AlignedEmbedder(AlignedModel model, int width, at::Device device)
-        : model_(std::move(model)), width_(width), device_(device)
+    AlignedEmbedder(AlignedModel model, const WeightsFile& file, at::Device device)
+        : model_(std::move(model)),
+          width_(number(file, "embed_dim")),
+          image_size_(image_size_of(file, "image.")),
+          device_(device)
     {
         model_->to(device);
     }
     int image_width() const override { return width_; }
     int spectrum_width() const override { return width_; }
-    int image_size() const override { return model_->image_encoder->backbone->config().image_size; }
+    int image_size() const override { return image_size_; }
     at::Tensor embed_images(const at::Tensor& images) override
     {
         const at::NoGradGuard no_grad;
@@ -190,24 +221,46 @@ public:
 
 private:
     AlignedModel model_;
-    int width_;
+    int width_, image_size_;
     at::Device device_;
 };
 
 }  // namespace
 
-ImageEncoderImpl::ImageEncoderImpl(const ViTConfig& vit, const HeadConfig& config)
+ImageEncoderImpl::ImageEncoderImpl(const ImageConfig& backbone, const HeadConfig& config)
 {
-    backbone = register_module("backbone", VisionTransformer(vit));
-    head = AlignmentHead(vit.width, config, config.image_head_residual);
+    if (is_resnet(backbone)) {
+        const auto& wanted = std::get<ResNetConfig>(backbone);
+        if (wanted.embed_dim != config.embed_dim) {
+            throw ConfigError(fmt::format(
+                "'embed-dim' = {}, but the image encoder is a ResNet whose projection, which becomes the "
+                "head, is {} wide",
+                config.embed_dim, wanted.embed_dim));
+        }
+        resnet = register_module("backbone", ResNet(wanted));
+        return;
+    }
+    const auto& wanted = std::get<ViTConfig>(backbone);
+    vit = register_module("backbone", VisionTransformer(wanted));
+    head = AlignmentHead(wanted.width, config, config.image_head_residual);
     // The head itself stays unregistered: its parts stand beside the backbone, under their published names.
     register_module("cross_attention", head->cross_attention);
     register_module("mlp", head->mlp);
 }
 
-at::Tensor ImageEncoderImpl::forward(const at::Tensor& images, const Dropout* dropout) const
+torch::nn::Module& ImageEncoderImpl::backbone()
 {
-    return head->forward(backbone->tokens_without_position(images), dropout);
+    return vit ? static_cast<torch::nn::Module&>(*vit) : *resnet;
+}
+
+at::Tensor ImageEncoderImpl::tokens(const at::Tensor& images) const
+{
+    return vit ? vit->tokens_without_position(images) : resnet->features(images).unsqueeze(1);
+}
+
+at::Tensor ImageEncoderImpl::project(const at::Tensor& tokens, const Dropout* dropout) const
+{
+    return vit ? head->forward(tokens, dropout) : resnet->project(tokens.squeeze(1));
 }
 
 SpectrumEncoderImpl::SpectrumEncoderImpl(const SpecFormerConfig& specformer, const HeadConfig& config)
@@ -223,7 +276,7 @@ at::Tensor SpectrumEncoderImpl::forward(const at::Tensor& tokens, const Dropout*
     return head->forward(backbone->forward(tokens), dropout);
 }
 
-AlignedModelImpl::AlignedModelImpl(const ViTConfig& image, const SpecFormerConfig& spectrum,
+AlignedModelImpl::AlignedModelImpl(const ImageConfig& image, const SpecFormerConfig& spectrum,
                                    const HeadConfig& head)
 {
     image_encoder = register_module("image_encoder", ImageEncoder(image, head));
@@ -259,13 +312,15 @@ Metadata describe(const ResNetConfig& config)
             {"embed_dim", std::to_string(config.embed_dim)}};
 }
 
-Metadata describe(const ViTConfig& image, const SpecFormerConfig& spectrum, const HeadConfig& head)
+Metadata describe(const ImageConfig& image, const SpecFormerConfig& spectrum, const HeadConfig& head)
 {
+    const auto of_image = std::visit([](const auto& config) { return describe(config); }, image);
     Metadata all{{"model", "astroclip"},
                  {"embed_dim", std::to_string(head.embed_dim)},
                  {"n_head", std::to_string(head.attention_heads)},
                  {"image_head_residual", head.image_head_residual ? "1" : "0"}};
-    add(all, "image.", describe(image));
+    add(all, "image.", of_image);
+    all["image.model"] = of_image.at("model");
     add(all, "spectrum.", describe(spectrum));
     return all;
 }
@@ -284,12 +339,14 @@ ViTConfig vit_config(const WeightsFile& file)
 
 ResNetConfig resnet_config(const WeightsFile& file)
 {
-    if (!holds_resnet(model_of(file))) expect_model(file, "resnet50");
-    ResNetConfig config;
-    config.layers = model_of(file) == "resnet18" ? 18 : 50;
-    config.channels = number(file, "in_channels");
-    config.embed_dim = number(file, "embed_dim");
-    return config;
+    if (!names_resnet(model_of(file))) expect_model(file, "resnet50");
+    return resnet_config(file, "");
+}
+
+ImageConfig image_config(const WeightsFile& file)
+{
+    if (names_resnet(model_of(file))) return resnet_config(file);
+    return vit_config(file);
 }
 
 SpecFormer load_specformer(const std::string& path)
@@ -320,23 +377,22 @@ ResNet load_resnet(const std::string& path)
 AlignedModel load_aligned_model(const std::string& path)
 {
     const WeightsFile file(path);
-    expect_model(file, "astroclip");
-    AlignedModel model(vit_config(file, "image."), specformer_config(file, "spectrum."), head_config(file));
+    auto model = aligned_model(file);
     load_strict(*model, file, "", beside_the_network);
     return model;
 }
 
 std::unique_ptr<Embedder> load_embedder(const std::string& path, at::Device device)
 {
-    const auto model = model_of(WeightsFile(path));
+    const WeightsFile file(path);
+    const auto model = model_of(file);
     if (model == "specformer") return std::make_unique<SpectrumEmbedder>(load_specformer(path), device);
     if (model == "astrodino") return std::make_unique<ImageEmbedder>(load_vit(path), device);
-    if (holds_resnet(model)) {
-        return std::make_unique<ResNetEmbedder>(load_resnet(path), number(WeightsFile(path), "crop"), device);
+    if (names_resnet(model)) {
+        return std::make_unique<ResNetEmbedder>(load_resnet(path), image_size_of(file), device);
     }
     if (model == "astroclip") {
-        const WeightsFile file(path);
-        return std::make_unique<AlignedEmbedder>(load_aligned_model(path), number(file, "embed_dim"), device);
+        return std::make_unique<AlignedEmbedder>(load_aligned_model(path), file, device);
     }
     throw DataError(path, "its metadata name the model '" + model +
                               "', known are specformer, astrodino, astroclip, resnet50, resnet18");
@@ -356,15 +412,14 @@ std::unique_ptr<Embedder> untrained_embedder(const std::string& path, std::uint6
         initialise(*vit, seed);
         return std::make_unique<ImageEmbedder>(vit, device);
     }
-    if (holds_resnet(model)) {
+    if (names_resnet(model)) {
         ResNet resnet(resnet_config(file));
         initialise(*resnet, seed);
-        return std::make_unique<ResNetEmbedder>(resnet, number(file, "crop"), device);
+        return std::make_unique<ResNetEmbedder>(resnet, image_size_of(file), device);
     }
-    expect_model(file, "astroclip");
-    AlignedModel aligned(vit_config(file, "image."), specformer_config(file, "spectrum."), head_config(file));
+    auto aligned = aligned_model(file);
     initialise(*aligned, seed);
-    return std::make_unique<AlignedEmbedder>(aligned, number(file, "embed_dim"), device);
+    return std::make_unique<AlignedEmbedder>(aligned, file, device);
 }
 
 }  // namespace astroclip::nn

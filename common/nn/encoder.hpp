@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <variant>
 
 #include "nn/cross_attention_head.hpp"
 #include "nn/resnet.hpp"
@@ -13,15 +14,30 @@
 // AstroCLIP model), and what reads a model file and embeds with it, whatever it is.
 namespace astroclip::nn {
 
-// ViT + head: parameters backbone.*, cross_attention.*, mlp.*.
+// The backbone of an image encoder: a ViT (MNRAS), or a ResNet (workshop) whose projection is the head.
+using ImageConfig = std::variant<ViTConfig, ResNetConfig>;
+inline bool is_resnet(const ImageConfig& config) { return std::holds_alternative<ResNetConfig>(config); }
+
+// ViT + head: parameters backbone.*, cross_attention.*, mlp.*. ResNet: backbone.*, of these backbone.fc.* is
+// the head; its output must be E wide (ConfigError).
 class ImageEncoderImpl : public torch::nn::Module {
 public:
-    ImageEncoderImpl(const ViTConfig& backbone, const HeadConfig& head);
-    at::Tensor forward(const at::Tensor& images,
-                       const Dropout* dropout = nullptr) const;  // [B, 3, S, S] -> z [B, E]
+    ImageEncoderImpl(const ImageConfig& backbone, const HeadConfig& head);
+    // What the head reads: the ViT's patch tokens without position table, or, as the only token, the pooled
+    // features of the ResNet.
+    at::Tensor tokens(const at::Tensor& images) const;  // [B, 3, S, S] -> [B, N, D]
+    at::Tensor project(const at::Tensor& tokens,
+                       const Dropout* dropout = nullptr) const;  // [B, N, D] -> z [B, E]
+    at::Tensor forward(const at::Tensor& images, const Dropout* dropout = nullptr) const
+    {
+        return project(tokens(images), dropout);
+    }
 
-    VisionTransformer backbone{nullptr};
-    AlignmentHead head{nullptr};  // reads backbone->tokens_without_position(images)
+    torch::nn::Module& backbone();
+
+    VisionTransformer vit{nullptr};  // one of the two is the backbone
+    ResNet resnet{nullptr};
+    AlignmentHead head{nullptr};  // of the ViT
 };
 TORCH_MODULE(ImageEncoder);
 
@@ -40,7 +56,7 @@ TORCH_MODULE(SpectrumEncoder);
 // Both: parameters image_encoder.*, spectrum_encoder.*, as in the published checkpoint.
 class AlignedModelImpl : public torch::nn::Module {
 public:
-    AlignedModelImpl(const ViTConfig& image, const SpecFormerConfig& spectrum, const HeadConfig& head);
+    AlignedModelImpl(const ImageConfig& image, const SpecFormerConfig& spectrum, const HeadConfig& head);
 
     ImageEncoder image_encoder{nullptr};
     SpectrumEncoder spectrum_encoder{nullptr};
@@ -49,21 +65,22 @@ TORCH_MODULE(AlignedModel);
 
 // What a model file says of its network, in its metadata: `model` = specformer | astrodino | astroclip |
 // resnet50 | resnet18 and the architecture's numbers under the names of the published configurations
-// (astroclip: with the prefixes image. and spectrum. for the encoders). The readers throw DataError if a
-// number is missing or not a number.
+// (astroclip: with the prefixes image. and spectrum. for the encoders; image.model, if there is none, is
+// astrodino). The readers throw DataError if a number is missing or not a number.
 Metadata describe(const SpecFormerConfig& config);
 Metadata describe(const ViTConfig& config);
 Metadata describe(const ResNetConfig& config);
-Metadata describe(const ViTConfig& image, const SpecFormerConfig& spectrum, const HeadConfig& head);
+Metadata describe(const ImageConfig& image, const SpecFormerConfig& spectrum, const HeadConfig& head);
 SpecFormerConfig specformer_config(const WeightsFile& file);
 ViTConfig vit_config(const WeightsFile& file);
 ResNetConfig resnet_config(const WeightsFile& file);
+ImageConfig image_config(const WeightsFile& file);  // of an image encoder, whichever it is
 
 // The encoders of a file that pretraining published, or the converter.
 SpecFormer load_specformer(const std::string& path);
 VisionTransformer load_vit(const std::string& path);
 ResNet load_resnet(const std::string& path);  // the query encoder `encoder_q.*` of a MoCo, in evaluation mode
-AlignedModel load_aligned_model(const std::string& path);
+AlignedModel load_aligned_model(const std::string& path);  // in evaluation mode
 
 // Embeds images, spectra, or both, without gradients. The embeddings are raw: not normalised,
 // float32 on the CPU.

@@ -60,6 +60,16 @@ void initialise(torch::nn::Module& module, std::uint64_t seed, std::string_view 
     }
 }
 
+void convert(torch::nn::Module& module, at::Device device, at::ScalarType type)
+{
+    for (auto& parameter : module.parameters()) {
+        parameter.set_data(parameter.to(device, type));
+    }
+    for (auto& buffer : module.buffers()) {
+        buffer.set_data(buffer.to(device, buffer.is_floating_point() ? type : buffer.scalar_type()));
+    }
+}
+
 LinearImpl::LinearImpl(std::int64_t in, std::int64_t out, Start weight_start, Start bias_start)
     : weight(add_parameter("weight", {out, in}, weight_start)), bias(add_parameter("bias", {out}, bias_start))
 {
@@ -96,10 +106,9 @@ MlpImpl::MlpImpl(std::int64_t width, std::int64_t hidden, const Names& names, co
         register_module(names.contract, Linear(hidden, width, starts.contract_weight, starts.contract_bias));
 }
 
-at::Tensor MlpImpl::forward(const at::Tensor& x) const
-{
-    return contract_->forward(at::gelu(expand_->forward(x)));
-}
+at::Tensor MlpImpl::expand(const at::Tensor& x) const { return at::gelu(expand_->forward(x)); }
+
+at::Tensor MlpImpl::contract(const at::Tensor& hidden) const { return contract_->forward(hidden); }
 
 at::Tensor Dropout::apply(const at::Tensor& x, double rate, std::string_view layer) const
 {

@@ -43,6 +43,10 @@ private:
 // share a seed and have parameters of the same name need different prefixes.
 void initialise(torch::nn::Module& module, std::uint64_t seed, std::string_view prefix = "");
 
+// Moves a network's parameters and buffers; counters stay integers (Module::to would make them
+// floating-point).
+void convert(torch::nn::Module& module, at::Device device, at::ScalarType type);
+
 // y = x W^T + b, over the last dimension. x [..., in] -> [..., out]
 class LinearImpl : public Layer {
 public:
@@ -83,7 +87,9 @@ public:
         Start expand_weight, expand_bias, contract_weight, contract_bias;
     };
     MlpImpl(std::int64_t width, std::int64_t hidden, const Names& names, const Starts& starts);
-    at::Tensor forward(const at::Tensor& x) const;
+    at::Tensor forward(const at::Tensor& x) const { return contract(expand(x)); }
+    at::Tensor expand(const at::Tensor& x) const;  // with the GELU: [..., width] -> [..., hidden]
+    at::Tensor contract(const at::Tensor& hidden) const;
 
 private:
     Linear expand_{nullptr}, contract_{nullptr};

@@ -4,9 +4,11 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <fmt/format.h>
 
-#include <cctype>
+#include <algorithm>
 #include <cmath>
 #include <optional>
+#include <regex>
+#include <set>
 
 #include "core/error.hpp"
 #include "core/heartbeat.hpp"
@@ -28,28 +30,69 @@ at::Tensor of_loss(const at::Tensor& embedding)
     return embedding.scalar_type() == at::kDouble ? embedding : embedding.to(at::kFloat);
 }
 
-// Is a parameter of an encoder of `blocks` blocks trained, if its last `trained` are (0: all)? What the
-// tokens do not depend on never is, or weight decay would change it: heads of pretraining, cls token,
-// position table.
-bool is_trained(const std::string& name, int blocks, int trained)
+bool begins_with(const std::string& name, std::initializer_list<const char*> words)
 {
-    const auto begins = [&](const char* with) { return name.starts_with(with); };
-    if (begins("head.") || begins("cls_token") || begins("pos_embed") || begins("mask_token")) {
-        return false;
+    return std::any_of(words.begin(), words.end(), [&](const char* word) { return name.starts_with(word); });
+}
+
+// A ResNet's projection, which is the image head.
+constexpr const char* projection = "fc.";
+
+// The block of an encoder that a parameter belongs to: "blocks.5", "blocks.1.5" in chunks, "layer3.1" of a
+// ResNet; "" for none.
+std::string block_of(const std::string& name)
+{
+    static const std::regex pattern(R"((blocks(\.\d+)+|layer\d\.\d+)\..*)");
+    std::smatch match;
+    return std::regex_match(name, match, pattern) ? match[1].str() : "";
+}
+
+// The last `count` blocks of an encoder; 0: all.
+std::set<std::string> last_blocks(const torch::nn::Module& encoder, int count)
+{
+    std::vector<std::string> blocks;
+    for (const auto& item : encoder.named_parameters()) {
+        const auto block = block_of(item.key());
+        if (!block.empty() && (blocks.empty() || blocks.back() != block)) blocks.push_back(block);
     }
-    if (trained == 0 || begins("norm.") || begins("final_layernorm.")) {
-        return true;
+    const auto kept = count == 0 ? blocks.size() : std::min(blocks.size(), static_cast<std::size_t>(count));
+    return {blocks.end() - static_cast<std::ptrdiff_t>(kept), blocks.end()};
+}
+
+// Chooses what an encoder learns: nothing (`rate` 0), all (`blocks` 0), or its last blocks and last norm.
+// What the tokens do not depend on is never trained, or weight decay would change it: heads of pretraining,
+// cls token, position table. A head always is.
+void require_gradients(torch::nn::Module& encoder, double rate, int blocks)
+{
+    const auto trained = last_blocks(encoder, blocks);
+    const auto wanted = [&](const std::string& name) {
+        if (begins_with(name, {projection})) return true;
+        if (rate == 0 || begins_with(name, {"head.", "cls_token", "pos_embed", "mask_token"})) return false;
+        return blocks == 0 || trained.contains(block_of(name)) ||
+               begins_with(name, {"norm.", "final_layernorm."});
+    };
+    for (auto& item : encoder.named_parameters()) {
+        item.value().set_requires_grad(wanted(item.key()));
     }
-    if (!begins("blocks.")) {
-        return false;
+}
+
+ClipTaskConfig checked(ClipTaskConfig config, const nn::ImageConfig& image, const comm::Communicator& ranks)
+{
+    if (!config.normalises_by_batch(image)) return config;
+    if (config.group_size == 0) config.group_size = config.batch_size;
+    if (config.group_size < 2 || config.batch_size % (config.group_size * ranks.size()) != 0) {
+        throw ConfigError(fmt::format(
+            "'batch-size' = {} is not a multiple of 'group-size' = {} (0: the whole batch; at least 2) times "
+            "{} "
+            "ranks: every rank owns whole groups, of which batch normalisation takes its statistics; or set "
+            "'bn-mode' = eval",
+            config.batch_size, config.group_size, ranks.size()));
     }
-    // blocks.BLOCK.… or blocks.CHUNK.BLOCK.…
-    int block = 0;
-    for (auto at = std::string("blocks.").size(); at < name.size() && std::isdigit(name[at]) != 0;
-         at = name.find('.', at) + 1) {
-        block = std::stoi(name.substr(at));
+    if (config.micro_batch % config.group_size != 0) {
+        throw ConfigError(fmt::format("'micro-batch' = {} is not a multiple of 'group-size' = {}",
+                                      config.micro_batch, config.group_size));
     }
-    return block >= blocks - trained;
+    return config;
 }
 
 }  // namespace
@@ -64,7 +107,17 @@ void bind(config::Section options, ClipTaskConfig& config)
                 "learning rate of the spectrum encoder as a factor of the heads'; 0: frozen",
                 config::at_least(0))
         .option("trained-blocks", config.trained_blocks,
-                "of an encoder that is not frozen train so many blocks, the last; 0: all of it",
+                "of an encoder that is not frozen train so many blocks (of a ResNet: residual blocks), the "
+                "last; 0: all of it",
+                config::at_least(0))
+        .option(
+            "bn-mode", config.bn_mode,
+            "batch normalisation of a ResNet: train (by the batch, as published, even if it is frozen) or "
+            "eval (as pretrained)",
+            config::one_of({"train", "eval"}))
+        .option("group-size", config.group_size,
+                "images whose batch statistics are taken together, of which a rank owns whole groups; 0: the "
+                "whole batch, as published on one GPU",
                 config::at_least(0))
         .option("micro-batch", config.micro_batch,
                 "pairs a rank embeds at once, twice: less memory for the same gradient; 0: all",
@@ -77,13 +130,14 @@ void bind(config::Section options, ClipTaskConfig& config)
     bind(options, config.schedule);
 }
 
-ClipTask::ClipTask(const ClipTaskConfig& config, nn::AlignedModel model, const nn::ViTConfig& image,
+ClipTask::ClipTask(const ClipTaskConfig& config, nn::AlignedModel model, const nn::ImageConfig& image,
                    const nn::SpecFormerConfig& spectrum, const data::Galaxies& galaxies,
                    comm::Communicator& ranks, std::uint64_t seed, const TokenCache* cache)
-    : config_(config),
+    : config_(checked(config, image, ranks)),
       image_(image),
       spectrum_(spectrum),
       model_(std::move(model)),
+      norm_(config_.group_size),
       galaxies_(galaxies),
       ranks_(ranks),
       seed_(seed),
@@ -104,14 +158,9 @@ ClipTask::ClipTask(const ClipTaskConfig& config, nn::AlignedModel model, const n
 
 void ClipTask::require_trained_gradients()
 {
-    const auto choose = [&](torch::nn::Module& encoder, double rate, int blocks) {
-        for (auto& item : encoder.named_parameters()) {
-            item.value().set_requires_grad(rate > 0 &&
-                                           is_trained(item.key(), blocks, config_.trained_blocks));
-        }
-    };
-    choose(*model_->image_encoder->backbone, config_.image_encoder_rate, image_.depth);
-    choose(*model_->spectrum_encoder->backbone, config_.spectrum_encoder_rate, spectrum_.layers);
+    require_gradients(model_->image_encoder->backbone(), config_.image_encoder_rate, config_.trained_blocks);
+    require_gradients(*model_->spectrum_encoder->backbone, config_.spectrum_encoder_rate,
+                      config_.trained_blocks);
 }
 
 std::vector<train::Parameter> ClipTask::parameters() const
@@ -123,7 +172,8 @@ std::vector<train::Parameter> ClipTask::parameters() const
     for (const auto& item : model_->named_parameters()) {
         if (item.value().requires_grad()) {
             const auto& name = item.key();
-            const double rate = name.starts_with("image_encoder.backbone.") ? config_.image_encoder_rate
+            const double rate = name.starts_with(std::string("image_encoder.backbone.") + projection) ? 1.0
+                                : name.starts_with("image_encoder.backbone.") ? config_.image_encoder_rate
                                 : name.starts_with("spectrum_encoder.backbone.")
                                     ? config_.spectrum_encoder_rate
                                     : 1.0;
@@ -137,8 +187,7 @@ at::Tensor encode_images(const nn::AlignedModel& model, const data::Batch& batch
                          const data::CentreViewConfig& view, at::Device device)
 {
     const auto type = at::TensorOptions(device).dtype(model->parameters().front().dtype());
-    return model->image_encoder->backbone->tokens_without_position(
-        data::centre_view(batch.images.to(type), view));
+    return model->image_encoder->tokens(data::centre_view(batch.images.to(type), view));
 }
 
 at::Tensor encode_spectra(const nn::AlignedModel& model, const data::Batch& batch,
@@ -149,37 +198,51 @@ at::Tensor encode_spectra(const nn::AlignedModel& model, const data::Batch& batc
         batch.spectra.to(type), tokens, batch.ivar.defined() ? batch.ivar.to(type) : at::Tensor()));
 }
 
-ClipTask::Embeddings ClipTask::embed(const data::Batch& read, const Draws* draws,
-                                     const OnSpectra& on_spectra) const
+at::Tensor ClipTask::image_tokens(const data::Batch& batch, bool training, std::int64_t first)
 {
-    const auto device = ranks_.device();
+    if (batch.image_tokens.defined()) {
+        return batch.image_tokens.to(ranks_.device()).to(at::kFloat);
+    }
+    const at::AutoGradMode gradients(config_.image_encoder_rate > 0 && at::GradMode::is_enabled());
+    auto& encoder = *model_->image_encoder;
+    const bool by_batch = training && config_.normalises_by_batch(image_);
+    encoder.train(by_batch);
+    if (!by_batch) {
+        return encode_images(model_, batch, config_.view, ranks_.device());
+    }
+    const auto tokens_of = [&](const at::Tensor& images) {
+        data::Batch group;
+        group.images = images;
+        return encode_images(model_, group, config_.view, ranks_.device());
+    };
+    return norm_.forward(encoder.resnet, batch.images, tokens_of, first);
+}
+
+at::Tensor ClipTask::spectrum_tokens(const data::Batch& batch) const
+{
+    if (batch.spectrum_tokens.defined()) {
+        return batch.spectrum_tokens.to(ranks_.device()).to(at::kFloat);
+    }
+    const at::AutoGradMode gradients(config_.spectrum_encoder_rate > 0 && at::GradMode::is_enabled());
+    return encode_spectra(model_, batch, config_.tokens, ranks_.device());
+}
+
+ClipTask::Embeddings ClipTask::embed(const data::Batch& read, const Draws* draws, const OnSpectra& on_spectra,
+                                     std::int64_t first)
+{
     const bool training = draws != nullptr;
     const auto batch = config_.augmentation.changes_anything()
                            ? augmented(read, config_.augmentation, config_.view.crop, seed_,
                                        training ? draws->step : 0, training)
                            : read;
-    const auto spectrum_tokens = [&] {
-        if (batch.spectrum_tokens.defined()) {
-            return batch.spectrum_tokens.to(device).to(at::kFloat);
-        }
-        const at::AutoGradMode gradients(config_.spectrum_encoder_rate > 0 && at::GradMode::is_enabled());
-        return encode_spectra(model_, batch, config_.tokens, device);
-    };
-    const auto image_tokens = [&] {
-        if (batch.image_tokens.defined()) {
-            return batch.image_tokens.to(device).to(at::kFloat);
-        }
-        const at::AutoGradMode gradients(config_.image_encoder_rate > 0 && at::GradMode::is_enabled());
-        return encode_images(model_, batch, config_.view, device);
-    };
     Embeddings z;
-    z.spectrum = of_loss(
-        model_->spectrum_encoder->head->forward(spectrum_tokens(), training ? &draws->spectrum : nullptr));
+    z.spectrum = of_loss(model_->spectrum_encoder->head->forward(spectrum_tokens(batch),
+                                                                 training ? &draws->spectrum : nullptr));
     if (on_spectra) {
         on_spectra(z.spectrum);
     }
-    z.image =
-        of_loss(model_->image_encoder->head->forward(image_tokens(), training ? &draws->image : nullptr));
+    z.image = of_loss(model_->image_encoder->project(image_tokens(batch, training, first),
+                                                     training ? &draws->image : nullptr));
     return z;
 }
 
@@ -191,7 +254,7 @@ std::int64_t ClipTask::micro_batches() const
 
 // Gradient caching (Gao et al. 2021, arXiv 2101.06983): the embeddings of all parts, then the loss and its
 // gradient by them, then part by part the embeddings once more, with their graph, and the rest of the chain.
-ClipTask::Embeddings ClipTask::embed_by_parts(const Draws& draws, const OnSpectra& on_spectra) const
+ClipTask::Embeddings ClipTask::embed_by_parts(const Draws& draws, const OnSpectra& on_spectra)
 {
     if (micro_batches() == 1) {
         return embed(batch_, &draws, on_spectra);
@@ -201,7 +264,7 @@ ClipTask::Embeddings ClipTask::embed_by_parts(const Draws& draws, const OnSpectr
         const auto count = std::min(config_.micro_batch, batch_.size() - first);
         const auto part = [this, first, count, draws](const at::Tensor&) {
             const Draws own{draws.step, draws.image.of(first, count), draws.spectrum.of(first, count)};
-            const auto z = embed(data::narrowed(batch_, first, count), &own);
+            const auto z = embed(data::narrowed(batch_, first, count), &own, {}, first);
             return at::cat({z.image, z.spectrum}, 1);
         };
         both.push_back(nn::recomputed(part, at::zeros({1})));
@@ -239,6 +302,7 @@ void ClipTask::after_step(std::int64_t)
 {
     const at::NoGradGuard no_grad;
     log_scale_.clamp_max_(std::log(largest_scale));
+    if (config_.normalises_by_batch(image_)) norm_.update(model_->image_encoder->resnet, ranks_);
 }
 
 train::Rates ClipTask::rates(std::int64_t step) const

@@ -9,6 +9,7 @@
 #include "data/loader.hpp"
 #include "data/spectrum_tokens.hpp"
 #include "nn/encoder.hpp"
+#include "ssl/grouped_norm.hpp"
 #include "ssl/info_nce.hpp"
 #include "ssl/pair_augmentation.hpp"
 #include "ssl/token_cache.hpp"
@@ -22,11 +23,23 @@ struct ClipTaskConfig {
     // The encoders' learning rates, as factors of the heads'; 0: frozen, as published.
     double image_encoder_rate = 0, spectrum_encoder_rate = 0;
     int trained_blocks = 0;  // of an encoder that is trained, its last blocks and last norm; 0: all of it
+    // Batch normalisation of a ResNet: "train" by the statistics of the batch, which the running ones follow,
+    // even if it is frozen (as the workshop's code in effect did), or "eval" by those of its pretraining.
+    std::string bn_mode = "train";
+    // Images whose batch statistics are taken together; a rank owns whole groups. 0: the whole batch.
+    std::int64_t group_size = 0;
     std::int64_t micro_batch = 0;  // pairs that a rank embeds at once; 0: all of its share
     double weight_decay = 0.05;
     PairAugmentation augmentation;
     bool frozen() const { return image_encoder_rate == 0 && spectrum_encoder_rate == 0; }
-    bool same_tokens_every_epoch() const { return frozen() && !augmentation.changes_anything(); }
+    bool normalises_by_batch(const nn::ImageConfig& image) const
+    {
+        return nn::is_resnet(image) && bn_mode == "train";
+    }
+    bool same_tokens_every_epoch(const nn::ImageConfig& image) const
+    {
+        return frozen() && !augmentation.changes_anything() && !normalises_by_batch(image);
+    }
     nn::HeadConfig head;
     InfoNceConfig loss;
     data::CentreViewConfig view;
@@ -42,13 +55,14 @@ at::Tensor encode_spectra(const nn::AlignedModel& model, const data::Batch& batc
                           const data::SpectrumTokensConfig& tokens, at::Device device);
 
 // Contrastive alignment of image and spectrum of the same galaxy (AstroCLIP: Parker et al. 2024, §3):
-// pretrained encoders, a cross-attention head on each, InfoNCE over the global batch.
+// pretrained encoders, a cross-attention head on each, InfoNCE over the global batch. In the earlier variant
+// (workshop, 2023) the image encoder is a ResNet, and its projection is the image head.
 class ClipTask : public train::Task {
 public:
     // `model`: encoders with their pretrained weights, heads at their first values. `cache`: tokens of frozen
     // encoders, or null. `galaxies`, `cache` and `ranks` outlive the task. Throws ConfigError if the ranks do
-    // not divide the batch, or the pairs do not fill one.
-    ClipTask(const ClipTaskConfig& config, nn::AlignedModel model, const nn::ViTConfig& image,
+    // not divide the batch or its groups, or the pairs do not fill one.
+    ClipTask(const ClipTaskConfig& config, nn::AlignedModel model, const nn::ImageConfig& image,
              const nn::SpecFormerConfig& spectrum, const data::Galaxies& galaxies, comm::Communicator& ranks,
              std::uint64_t seed, const TokenCache* cache = nullptr);
 
@@ -81,17 +95,22 @@ private:
     };
     // on_spectra(z) once the spectra are embedded, before the images are (but after both with micro-batches).
     using OnSpectra = std::function<void(const at::Tensor& z)>;
-    Embeddings embed(const data::Batch& batch, const Draws* draws, const OnSpectra& on_spectra = {}) const;
-    Embeddings embed_by_parts(const Draws& draws, const OnSpectra& on_spectra) const;
+    // `first`: number of the batch's first pair among this rank's.
+    Embeddings embed(const data::Batch& batch, const Draws* draws, const OnSpectra& on_spectra = {},
+                     std::int64_t first = 0);
+    Embeddings embed_by_parts(const Draws& draws, const OnSpectra& on_spectra);
+    at::Tensor image_tokens(const data::Batch& batch, bool training, std::int64_t first);
+    at::Tensor spectrum_tokens(const data::Batch& batch) const;
     std::int64_t micro_batches() const;
     void require_trained_gradients();
     at::Tensor scale() const;  // of the logits; 0-dimensional
     Embeddings embed_held_out();
 
     ClipTaskConfig config_;
-    nn::ViTConfig image_;
+    nn::ImageConfig image_;
     nn::SpecFormerConfig spectrum_;
     nn::AlignedModel model_;
+    GroupedNorm norm_;
     const data::Galaxies& galaxies_;
     comm::Communicator& ranks_;
     std::uint64_t seed_;

@@ -60,38 +60,6 @@ MocoTaskConfig checked(const MocoTaskConfig& config, const comm::Communicator& r
     return config;
 }
 
-// Module::to would make floating-point numbers of the counters too.
-void set_type(torch::nn::Module& module, at::Device device, at::ScalarType precision)
-{
-    for (auto& parameter : module.parameters()) {
-        parameter.set_data(parameter.to(device, precision));
-    }
-    for (auto& buffer : module.buffers()) {
-        buffer.set_data(buffer.to(device, buffer.is_floating_point() ? precision : buffer.scalar_type()));
-    }
-}
-
-// All buffers of an encoder (running means and variances, counts of batches) in a row, [n] float64.
-at::Tensor statistics_of(const nn::ResNet& encoder)
-{
-    std::vector<at::Tensor> all;
-    for (const auto& buffer : encoder->buffers()) {
-        all.push_back(buffer.flatten().to(at::kDouble));
-    }
-    return at::cat(all);
-}
-
-// Behind autograd's back: a backward pass that is still to come has saved these buffers, but in training mode
-// does not read them.
-void set_statistics(nn::ResNet& encoder, const at::Tensor& statistics)
-{
-    std::int64_t first = 0;
-    for (const auto& buffer : encoder->buffers()) {
-        buffer.variable_data().copy_(statistics.narrow(0, first, buffer.numel()).view(buffer.sizes()));
-        first += buffer.numel();
-    }
-}
-
 double top1(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& queue)
 {
     const at::NoGradGuard no_grad;
@@ -115,6 +83,8 @@ MocoTask::MocoTask(const MocoTaskConfig& config, const data::Galaxies& galaxies,
              at::TensorOptions(config_.precision).device(ranks.device())),
       validation_queue_(config_.encoder.embed_dim, config_.queue, seed,
                         at::TensorOptions(config_.precision).device(ranks.device()), "moco-validation-queue"),
+      query_norm_(config_.group_size),
+      key_norm_(config_.group_size),
       loader_(
           galaxies, galaxies.members(false),
           data::Sampler(static_cast<std::int64_t>(galaxies.members(false).size()), config_.batch_size, seed),
@@ -122,7 +92,7 @@ MocoTask::MocoTask(const MocoTaskConfig& config, const data::Galaxies& galaxies,
 {
     for (auto* encoder : {&query_, &key_}) {  // the key encoder starts as a copy
         nn::initialise(**encoder, seed, "image-encoder.");
-        set_type(**encoder, ranks.device(), config_.precision);
+        nn::convert(**encoder, ranks.device(), config_.precision);
     }
     for (auto& parameter : key_->parameters()) {
         parameter.set_requires_grad(false);
@@ -146,21 +116,10 @@ at::Tensor MocoTask::view(const data::Batch& batch, std::uint32_t epoch, std::in
     return data::physical_view(images, batch.object_ids, seed_, epoch, number, augmentations, config_.views);
 }
 
-// Embeddings, each group normalised by itself, and in `statistics` what the running statistics become: the
-// mean of what each group of all ranks would make of them. The encoder's own stay as they are. Collective.
-at::Tensor MocoTask::in_groups(nn::ResNet& encoder, const at::Tensor& images, at::Tensor& statistics) const
+// Projections, each group normalised by itself.
+at::Tensor MocoTask::in_groups(nn::ResNet& encoder, const at::Tensor& images, GroupedNorm& norm) const
 {
-    const auto before = statistics_of(encoder);
-    auto sum = at::zeros_like(before);
-    std::vector<at::Tensor> embeddings;
-    for (const auto& group : images.split(config_.group_size)) {
-        embeddings.push_back(encoder->forward(group));
-        sum += statistics_of(encoder);
-        set_statistics(encoder, before);
-    }
-    ranks_.all_reduce_sum(sum);
-    statistics = sum / static_cast<double>(config_.batch_size / config_.group_size);
-    return at::cat(embeddings);
+    return norm.forward(encoder, images, [&](const at::Tensor& group) { return encoder->forward(group); });
 }
 
 // Unit keys [b, E] of this rank's images, computed among other ranks' images. Collective.
@@ -168,7 +127,7 @@ at::Tensor MocoTask::keys(const at::Tensor& images, std::int64_t step)
 {
     const at::NoGradGuard no_grad;
     const auto order = shuffled_rows(config_.batch_size, seed_, static_cast<std::uint32_t>(step));
-    const auto shuffled = in_groups(key_, reordered(ranks_, images, order), key_statistics_);
+    const auto shuffled = in_groups(key_, reordered(ranks_, images, order), key_norm_);
     return unit_rows(reordered(ranks_, shuffled, places(order)).to(config_.precision), norm_floor);
 }
 
@@ -176,8 +135,7 @@ train::Loss MocoTask::forward(std::int64_t step)
 {
     const auto epoch = static_cast<std::uint32_t>(loader_.sampler().epoch(step));
     new_keys_ = keys(view(batch_, epoch, 1, config_.views.augmentations), step);
-    const auto queries =
-        in_groups(query_, view(batch_, epoch, 0, config_.views.augmentations), query_statistics_);
+    const auto queries = in_groups(query_, view(batch_, epoch, 0, config_.views.augmentations), query_norm_);
     const auto rank = effective_rank(queries, config_.group_size);
     watch(rank, step);
     return {moco_loss(queries, new_keys_, queue_.keys(), config_.temperature),
@@ -208,8 +166,8 @@ train::Rates MocoTask::rates(std::int64_t step) const
 void MocoTask::after_step(std::int64_t)
 {
     queue_.push(ranks_, new_keys_);
-    set_statistics(query_, query_statistics_);
-    set_statistics(key_, key_statistics_);
+    query_norm_.update(query_, ranks_);
+    key_norm_.update(key_, ranks_);
     train::ema(key_->parameters(), query_->parameters(), config_.key_momentum);
 }
 

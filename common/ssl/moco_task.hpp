@@ -10,6 +10,7 @@
 #include "data/physical_views.hpp"
 #include "nn/resnet.hpp"
 #include "ssl/effective_rank.hpp"
+#include "ssl/grouped_norm.hpp"
 #include "ssl/moco_loss.hpp"
 #include "train/task.hpp"
 
@@ -62,7 +63,7 @@ public:
 private:
     at::Tensor view(const data::Batch& batch, std::uint32_t epoch, std::int64_t number,
                     const std::string& augmentations) const;
-    at::Tensor in_groups(nn::ResNet& encoder, const at::Tensor& images, at::Tensor& statistics) const;
+    at::Tensor in_groups(nn::ResNet& encoder, const at::Tensor& images, GroupedNorm& norm) const;
     at::Tensor keys(const at::Tensor& images, std::int64_t step);
     void watch(double rank, std::int64_t step);
 
@@ -73,7 +74,7 @@ private:
     nn::ResNet query_, key_;
     MocoQueue queue_, validation_queue_;
     at::Tensor new_keys_;  // of the last forward
-    at::Tensor query_statistics_, key_statistics_;
+    GroupedNorm query_norm_, key_norm_;
     data::Loader loader_;
     data::Batch batch_;
     CollapseWatch collapse_;

@@ -31,6 +31,8 @@ TensorMap read_tensors(const std::string& path)
     return tensors;
 }
 
+std::string best_name(std::size_t i) { return fmt::format("best-{}.safetensors", i + 1); }
+
 // Steps of the checkpoint folders, complete or not, the newest first.
 std::vector<std::int64_t> steps_in(const std::string& folder)
 {
@@ -126,8 +128,8 @@ std::optional<Checkpoint> Checkpoints::newest() const
         checkpoint.model = read_tensors(path(step) + "/model.safetensors");
         checkpoint.optimizer = read_tensors(path(step) + "/optimizer.safetensors");
         checkpoint.state = store::read_json(path(step) + "/state.json").at("trainer");
-        if (world_.is_root() && fs::exists(path(step) + "/best.safetensors")) {
-            checkpoint.best = read_tensors(path(step) + "/best.safetensors");
+        for (std::size_t i = 0; world_.is_root() && fs::exists(path(step) + "/" + best_name(i)); ++i) {
+            checkpoint.best.push_back(read_tensors(path(step) + "/" + best_name(i)));
         }
     });
     return checkpoint;
@@ -156,9 +158,9 @@ void Checkpoints::write(const Checkpoint& checkpoint) const
     std::vector<std::string> names{"model.safetensors", "optimizer.safetensors"};
     publish_tensors(folder + "/model.safetensors", checkpoint.model);
     publish_tensors(folder + "/optimizer.safetensors", checkpoint.optimizer);
-    if (!checkpoint.best.empty()) {
-        names.push_back("best.safetensors");
-        publish_tensors(folder + "/best.safetensors", checkpoint.best);
+    for (std::size_t i = 0; i < checkpoint.best.size(); ++i) {
+        names.push_back(best_name(i));
+        publish_tensors(folder + "/" + best_name(i), checkpoint.best[i]);
     }
     nlohmann::json state = {{"format_version", format_version}, {"step", checkpoint.step},
                             {"configuration_digest", digest_},  {"trainer", checkpoint.state},

@@ -7,12 +7,13 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "comm/world.hpp"
 
-// OUTPUT/checkpoints/step-00001000/{model,optimizer}.safetensors, best.safetensors if there is a best model
-// yet, and state.json, which lists the files with their hashes and is published last: a folder without it is
-// no checkpoint.
+// OUTPUT/checkpoints/step-00001000/{model,optimizer}.safetensors, best-1.safetensors and so on of the best
+// models yet, and state.json, which lists the files with their hashes and is published last: a folder without
+// it is no checkpoint.
 namespace astroclip::train {
 
 using TensorMap = std::map<std::string, at::Tensor>;
@@ -21,7 +22,7 @@ struct Checkpoint {
     std::int64_t step = 0;  // steps done
     TensorMap model;        // the task's state
     TensorMap optimizer;
-    TensorMap best;  // the best model so far, if there is a validation; known to rank 0 alone
+    std::vector<TensorMap> best;  // models of the lowest validation losses so far; known to rank 0 alone
     nlohmann::json state = nlohmann::json::object();  // what else the trainer remembers
 };
 

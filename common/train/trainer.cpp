@@ -212,25 +212,34 @@ private:
         if (loss == figures.end()) {
             return;
         }
+        keep_if_good(loss->second);
         if (loss->second < best_loss_) {
             best_loss_ = loss->second;
             best_step_ = step_;
             without_gain_ = 0;
-            keep_best();
         } else {
             ++without_gain_;
             ended_early_ = config_.patience > 0 && without_gain_ >= config_.patience;
         }
     }
 
-    void keep_best()
+    // Of equal losses the earlier is the better.
+    void keep_if_good(double loss)
     {
+        const auto place =
+            std::find_if(best_.begin(), best_.end(), [&](const Best& one) { return loss < one.loss; });
+        if (!std::isfinite(loss) || place - best_.begin() >= config_.keep_best) {
+            return;
+        }
+        Best one{loss, step_, {}};
         if (around_.world.is_root()) {
-            best_ = task_.model();
-            for (auto& [name, tensor] : best_) {
+            one.model = task_.model();
+            for (auto& [name, tensor] : one.model) {
                 tensor = tensor.detach().cpu().clone();
             }
         }
+        best_.insert(place, std::move(one));
+        best_.resize(std::min(best_.size(), static_cast<std::size_t>(config_.keep_best)));
     }
 
     // Collective. The parameters of all ranks have the same bits, or the run ends here.
@@ -259,12 +268,19 @@ private:
         alive("checkpoint");
         const nlohmann::json best_loss =
             std::isfinite(best_loss_) ? nlohmann::json(best_loss_) : nlohmann::json();
+        std::vector<TensorMap> best_models;
+        auto best = nlohmann::json::array();
+        for (const auto& one : best_) {
+            best_models.push_back(one.model);
+            best.push_back({{"loss", one.loss}, {"step", one.step}});
+        }
         checkpoints_.save({step_,
                            task_.state(),
                            training_step_.optimizer().state(),
-                           best_,
+                           best_models,
                            {{"bad_steps", bad_steps_},
                             {"bad_in_row", bad_in_row_},
+                            {"best", best},
                             {"best_loss", best_loss},
                             {"best_step", best_step_},
                             {"without_gain", without_gain_},
@@ -280,9 +296,14 @@ private:
         }
         task_.load_state(checkpoint->model);
         training_step_.optimizer().load_state(checkpoint->optimizer);
-        best_ = std::move(checkpoint->best);
         step_ = checkpoint->step;
         const auto& state = checkpoint->state;
+        for (const auto& one : state.at("best")) {
+            best_.push_back({one.at("loss"), one.at("step"), {}});
+        }
+        for (std::size_t i = 0; i < checkpoint->best.size(); ++i) {  // on rank 0
+            best_.at(i).model = std::move(checkpoint->best[i]);
+        }
         bad_steps_ = state.at("bad_steps");
         bad_in_row_ = state.at("bad_in_row");
         best_loss_ = state.at("best_loss").is_null() ? best_loss_ : state.at("best_loss").get<double>();
@@ -294,26 +315,40 @@ private:
         }
     }
 
-    // The best model by validation loss; the last one where there is no validation.
+    // The best model by validation loss, after the next best; the last one if none is kept.
     void publish()
     {
         fault_point("train.before-publish");
-        const auto metadata = task_.model_metadata();
-        around_.world.on_root([&] {
-            publish_tensors(around_.output.path() + "/model.safetensors",
-                            best_.empty() ? task_.model() : best_, metadata);
-        });
-        nlohmann::json content = {{"kind", "model"},
-                                  {"metadata", metadata},
-                                  {"steps", step_},
-                                  {"samples", step_ * task_.global_batch()},
-                                  {"bad_steps", bad_steps_}};
+        for (std::size_t i = 1; i < best_.size(); ++i) {
+            store::Output runner_up(around_.world, fmt::format("{}/best-{}", around_.output.path(), i + 1),
+                                    around_.output.request(), true);
+            publish_model(runner_up, best_[i].model,
+                          {{"validation", {{"loss", best_[i].loss}, {"step", best_[i].step}}}});
+        }
+        nlohmann::json content = {
+            {"steps", step_}, {"samples", step_ * task_.global_batch()}, {"bad_steps", bad_steps_}};
         if (best_step_ > 0) {
             content["validation"] = {
                 {"loss", best_loss_}, {"step", best_step_}, {"ended_early", ended_early_}};
         }
-        around_.output.publish(content, {"model.safetensors"});
+        publish_model(around_.output, best_.empty() ? task_.model() : best_.front().model, content);
     }
+
+    // `model`: on rank 0.
+    void publish_model(store::Output& output, const TensorMap& model, nlohmann::json content) const
+    {
+        const auto metadata = task_.model_metadata();
+        around_.world.on_root(
+            [&] { publish_tensors(output.path() + "/model.safetensors", model, metadata); });
+        content.update({{"kind", "model"}, {"metadata", metadata}});
+        output.publish(content, {"model.safetensors"});
+    }
+
+    struct Best {
+        double loss;
+        std::int64_t step;
+        TensorMap model;  // on rank 0
+    };
 
     Task& task_;
     const TrainerConfig& config_;
@@ -328,7 +363,7 @@ private:
     std::int64_t best_step_ = 0;
     std::int64_t without_gain_ = 0;
     bool ended_early_ = false;
-    TensorMap best_;  // on rank 0
+    std::vector<Best> best_;  // the better before the worse
     double last_saved_s_ = 0, last_step_s_ = 0;
 };
 
@@ -354,6 +389,11 @@ void bind(config::Section options, TrainerConfig& config)
                 at_least(config.clip_norm < 0 ? -1 : 0))
         .option("validate-steps", config.validate_steps, "steps between validations; 0: once an epoch",
                 at_least(0))
+        .option(
+            "keep-best", config.keep_best,
+            "models of the lowest validation loss that are kept: the best is published, the others beside it "
+            "as best-2 and so on; 0: the last model is published",
+            at_least(0))
         .option("patience", config.patience, "validations without a better loss before it stops; 0: never",
                 at_least(0))
         .option("bucket-bytes", config.bucket_bytes,

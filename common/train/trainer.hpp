@@ -23,6 +23,7 @@ struct TrainerConfig {
     double checkpoint_minutes = 15;
     int keep_checkpoints = 2;
     std::int64_t validate_steps = 0;         // 0: once an epoch
+    int keep_best = 1;                       // models of the lowest validation loss; 0: the last is published
     std::int64_t patience = 0;               // validations without a better loss before it stops; 0: never
     int max_bad_steps = 3;                   // in a row, with a loss or gradient that is not finite
     std::int64_t replica_check_steps = 500;  // the ranks compare a hash of their parameters this often
@@ -45,7 +46,8 @@ struct Surroundings {
 // OUTPUT/checkpoints/step-00001000/{model,optimizer}.safetensors and state.json are published like stores;
 // training goes on from the newest complete one, with the same bits as if it had never stopped (CPU, float32,
 // same ranks). In the end OUTPUT/model.safetensors is published with the manifest. Collective. Throws Stopped
-// (75) after a checkpoint, NumericsError (76) with the object ids of the batch.
+// (75) after a checkpoint, NumericsError (76) with the object ids of the batch. With `keep_best` > 1 the next
+// best models are published as models of their own, OUTPUT/best-2 and so on.
 void train(Task& task, const TrainerConfig& config, const Surroundings& surroundings);
 
 }  // namespace astroclip::train

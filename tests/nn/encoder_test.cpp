@@ -91,6 +91,29 @@ TEST_F(ModelFile, OfAMocoGivesThePooledFeaturesOfItsQueryEncoder)
     EXPECT_THROW(load_embedder(path_, at::kCPU), DataError);
 }
 
+TEST_F(ModelFile, OfAnAlignedResNetEmbedsByItsProjection)
+{
+    const ResNetConfig config{.layers = 18, .embed_dim = 24};
+    AlignedModel model(config, specformer_config_, head_config_);
+    initialise(*model, 5);
+    model->eval();
+    EXPECT_FALSE(model->named_parameters().contains("image_encoder.mlp.encoder.weight"));
+    auto metadata = describe(config, specformer_config_, head_config_);
+    EXPECT_EQ(metadata.at("image.model"), "resnet18");
+    metadata["image.crop"] = "40";
+    save_weights(path_, published_state(*model), metadata);
+    const auto embedder = load_embedder(path_, at::kCPU);
+    EXPECT_EQ(embedder->image_width(), 24);
+    EXPECT_EQ(embedder->image_size(), 40);
+    EXPECT_TRUE(embedder->embed_images(images_).equal(model->image_encoder->resnet->forward(images_)));
+    EXPECT_TRUE(embedder->embed_spectra(tokens_).equal(model->spectrum_encoder->forward(tokens_)));
+    EXPECT_EQ(model->image_encoder->tokens(images_).sizes(), at::IntArrayRef({2, 1, 512}));
+    EXPECT_EQ(untrained_embedder(path_, 5, at::kCPU)->image_width(), 24);
+
+    const HeadConfig other{.embed_dim = 32};
+    EXPECT_THROW(AlignedModel(config, specformer_config_, other), ConfigError);
+}
+
 TEST_F(ModelFile, KeepsEncodersInterchangeableWithAlignedOnes)
 {
     AlignedModel model(vit_config_, specformer_config_, head_config_);
@@ -131,7 +154,7 @@ TEST(AlignedModel, TrainsUnderBfloat16Autocast)
     const auto tokens = test::fill_tensor(2, {2, 33, 22});
     const auto both = [&] {
         const auto cls =
-            model->image_encoder->backbone->forward_features(images, at::ones({2, 16}, at::kBool)).cls;
+            model->image_encoder->vit->forward_features(images, at::ones({2, 16}, at::kBool)).cls;
         return at::cat({model->image_encoder->forward(images), model->spectrum_encoder->forward(tokens), cls})
             .to(at::kFloat);
     };

@@ -73,5 +73,19 @@ TEST(PublishedSize, OfTheImageSideGivesTheCheckValues)
     test::expect_near(z[1], {-0.78177, -0.49847, -0.87756}, 0.26936);
 }
 
+// The workshop's model: the projection of the ResNet and the spectrum head are what it trained.
+TEST(PublishedSize, OfTheWorkshopsModelHasItsNumbersOfParameters)
+{
+    const auto learned = [](const torch::nn::Module& module) {
+        std::int64_t count = 0;
+        for (const auto& parameter : module.parameters()) count += parameter.numel();
+        return count;
+    };
+    const AlignedModel model(ResNetConfig{}, SpecFormerConfig{}, HeadConfig{.embed_dim = 128});
+    EXPECT_EQ(learned(*model->image_encoder), 27'966'656);
+    EXPECT_EQ(learned(*model->image_encoder->resnet->named_children()["fc"]), 4'458'624);
+    EXPECT_EQ(learned(*model->spectrum_encoder), 43'539'734);
+}
+
 }  // namespace
 }  // namespace astroclip::nn

@@ -3,7 +3,11 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <set>
+
 #include "core/error.hpp"
+#include "ssl/task_state.hpp"
 #include "support/ranks.hpp"
 #include "support/reference.hpp"
 #include "support/tiny_survey.hpp"
@@ -36,14 +40,55 @@ protected:
 
     nn::AlignedModel model() const
     {
-        nn::AlignedModel fresh(vit, specformer, config_.head);
-        nn::initialise(*fresh, 3);
-        fresh->to(type_);
+        static std::map<bool, nn::AlignedModel> drawn;  // a ResNet's 11 million first values take their time
+        auto& first = drawn[nn::is_resnet(image_)];
+        if (!first) {
+            first = nn::AlignedModel(image_, specformer, config_.head);
+            nn::initialise(*first, 3);
+        }
+        nn::AlignedModel fresh(image_, specformer, config_.head);
+        std::map<std::string, at::Tensor> values;
+        add_state(values, "", *first);
+        take_state(values, "", *fresh);
+        fresh->eval();
+        nn::convert(*fresh, at::kCPU, type_);
         return fresh;
     }
     ClipTask task(comm::Communicator& ranks, const TokenCache* cache = nullptr) const
     {
-        return {config_, model(), vit, specformer, *galaxies_, ranks, 5, cache};
+        return {config_, model(), image_, specformer, *galaxies_, ranks, 5, cache};
+    }
+    // The earlier variant: a ResNet that is normalised by groups of its batch, flipped images, its own
+    // widths.
+    void be_the_workshops()
+    {
+        image_ = nn::ResNetConfig{.layers = 18, .embed_dim = 32};
+        config_.group_size = 4;
+        config_.head.hidden_dropout = 0.1;
+        config_.augmentation.flips = "always";
+        config_.view.rgb = "none";
+    }
+    std::map<std::string, at::Tensor> buffers(const ClipTask& task) const
+    {
+        std::map<std::string, at::Tensor> all;
+        for (const auto& [name, tensor] : task.state()) {
+            if (name.find("running_") != std::string::npos || name.ends_with("num_batches_tracked")) {
+                all[name] = tensor.clone();
+            }
+        }
+        return all;
+    }
+    // Running statistics after two steps.
+    std::map<std::string, at::Tensor> statistics(comm::Communicator& ranks) const
+    {
+        auto trained = task(ranks);
+        trained.seek(0);
+        for (std::int64_t step = 0; step < 2; ++step) {
+            trained.fetch();
+            trained.forward(step).share.backward();
+            trained.after_step(step);
+        }
+        return buffers(trained);
     }
     std::vector<double> losses(comm::Communicator& ranks, const TokenCache* cache = nullptr) const
     {
@@ -65,9 +110,13 @@ protected:
     // Of the first step, by parameter.
     std::map<std::string, at::Tensor> gradients(std::int64_t micro_batch)
     {
+        return gradients(micro_batch, ranks_);
+    }
+    std::map<std::string, at::Tensor> gradients(std::int64_t micro_batch, comm::Communicator& ranks)
+    {
         config_.micro_batch = micro_batch;
-        auto trained = task(ranks_);
-        train::Step step(trained, {.clip_norm = 0, .bucket_bytes = 1 << 12}, ranks_);
+        auto trained = task(ranks);
+        train::Step step(trained, {.clip_norm = 0, .bucket_bytes = 1 << 12}, ranks);
         trained.seek(0);
         trained.fetch();
         step.gradient(trained, 0);
@@ -83,6 +132,7 @@ protected:
     std::unique_ptr<data::Galaxies> galaxies_;
     ClipTaskConfig config_;
     at::ScalarType type_ = at::kFloat;
+    nn::ImageConfig image_ = vit;
 };
 
 TEST_F(Alignment, GivesTheSameLossesOnAnyNumberOfRanks)
@@ -163,6 +213,100 @@ TEST_F(Alignment, TrainsEncodersPartlyAndAtTheirOwnRates)
                     name.starts_with("spectrum_encoder.backbone.final_layernorm."))
             << name;
     }
+}
+
+TEST_F(Alignment, OfAResNetGivesTheSameGradientsAndStatisticsOnAnyNumberOfRanks)
+{
+    if (ranks_.size() == 1) GTEST_SKIP() << "needs two ranks";
+    be_the_workshops();
+    auto alone = test::this_rank_alone();
+    // Rounding of float32; of float64. Batch normalisation by other groups would change percents.
+    for (const auto& [type, tolerance] :
+         std::map<at::ScalarType, double>{{at::kFloat, 1e-5}, {at::kDouble, 1e-10}}) {
+        type_ = type;
+        const auto expected = gradients(0, alone);
+        for (const auto& [name, gradient] : gradients(0)) {
+            EXPECT_LT(test::relative_difference(gradient, expected.at(name)), tolerance) << name;
+        }
+        const auto expected_statistics = statistics(alone);
+        for (const auto& [name, values] : statistics(ranks_)) {
+            EXPECT_LT(test::relative_difference(values, expected_statistics.at(name)), tolerance) << name;
+        }
+    }
+}
+
+TEST_F(Alignment, OfAFrozenResNetTrainsItsProjectionAndLetsItsStatisticsFollowTheImages)
+{
+    be_the_workshops();
+    auto alone = test::this_rank_alone();
+    const auto parameters = task(alone).parameters();
+    const auto of_image = std::count_if(parameters.begin(), parameters.end(), [](const auto& parameter) {
+        return parameter.name.starts_with("image_encoder.");
+    });
+    EXPECT_EQ(of_image, 4);  // weight and bias of the two layers of fc
+    EXPECT_EQ(parameters.front().learning_rate_scale, 1);
+
+    const auto before = buffers(task(alone)), after = statistics(alone);
+    EXPECT_EQ(after.at("image_encoder.backbone.bn1.num_batches_tracked").item<std::int64_t>(), 2);
+    EXPECT_FALSE(after.at("image_encoder.backbone.bn1.running_mean")
+                     .equal(before.at("image_encoder.backbone.bn1.running_mean")));
+    EXPECT_FALSE(config_.same_tokens_every_epoch(image_));
+    config_.bn_mode = "eval";
+    for (const auto& [name, values] : statistics(alone)) {
+        EXPECT_TRUE(values.equal(before.at(name))) << name;
+    }
+    config_.augmentation.flips = "none";
+    EXPECT_TRUE(config_.same_tokens_every_epoch(image_));
+}
+
+TEST_F(Alignment, TrainsAResNetsLastBlocks)
+{
+    be_the_workshops();
+    config_.image_encoder_rate = 0.5;
+    config_.trained_blocks = 3;
+    auto alone = test::this_rank_alone();
+    std::set<std::string> blocks;
+    for (const auto& parameter : task(alone).parameters()) {
+        if (parameter.learning_rate_scale == 1) continue;
+        EXPECT_EQ(parameter.learning_rate_scale, 0.5);
+        blocks.insert(parameter.name.substr(0, std::string("image_encoder.backbone.layer4.0").size()));
+    }
+    const std::string backbone = "image_encoder.backbone.";
+    EXPECT_EQ(blocks,
+              (std::set<std::string>{backbone + "layer3.1", backbone + "layer4.0", backbone + "layer4.1"}));
+}
+
+TEST_F(Alignment, OfMicroBatchesOfAResNetHasTheGradientOfTheWholeBatchAndCountsItsGroupsOnce)
+{
+    be_the_workshops();
+    config_.image_encoder_rate = config_.spectrum_encoder_rate = 0.1;
+    type_ = at::kDouble;
+    const auto whole = gradients(0);
+    const auto statistics_of_whole = statistics(ranks_);
+    for (const auto& [name, gradient] : gradients(4)) {
+        EXPECT_LT(test::relative_difference(gradient, whole.at(name)), 1e-10) << name;
+    }
+    for (const auto& [name, values] : statistics(ranks_)) {
+        EXPECT_LT(test::relative_difference(values, statistics_of_whole.at(name)), 1e-10) << name;
+    }
+}
+
+TEST_F(Alignment, OfAResNetRefusesGroupsThatRanksWouldShare)
+{
+    be_the_workshops();
+    const auto refused = [&] { EXPECT_THROW(task(ranks_), ConfigError); };
+    config_.group_size = 3;
+    refused();
+    config_.group_size = 1;
+    refused();
+    config_.group_size = 4;
+    config_.micro_batch = 2;
+    refused();
+    config_.micro_batch = 0;
+    config_.group_size = 0;  // the whole batch: one rank's
+    if (ranks_.size() > 1) refused();
+    config_.bn_mode = "eval";
+    EXPECT_NO_THROW(task(ranks_));
 }
 
 }  // namespace

@@ -50,9 +50,9 @@ def progressed(output):
 
 
 def digests(output):
-    """Of the output, and of the token cache that was made for it."""
-    cache = output / "token-cache"
-    return [pipeline.digest(output)] + ([pipeline.digest(cache)] if cache.exists() else [])
+    """Of the output, of the token cache that was made for it, and of the next best models."""
+    within = [output / "token-cache", *sorted(output.glob("best-*"))]
+    return [pipeline.digest(folder) for folder in (output, *within) if folder.exists()]
 
 
 def start(line, **environment):

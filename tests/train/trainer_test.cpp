@@ -320,6 +320,44 @@ TEST_F(Trainer, RemembersTheBestModelThroughAnInterruption)
     EXPECT_EQ(model("killed"), model("whole"));
 }
 
+TEST_F(Trainer, KeepsTheBestModelsAsModelsOfTheirOwnThroughAnInterruption)
+{
+    config_.validate_steps = 2;
+    config_.checkpoint_steps = 5;
+    config_.keep_best = 3;
+    Regression whole(ranks_);
+    whole.validation_losses = {3, 5, 4, 2, 4,
+                               6, 7, 8, 9, 9};  // best after 8, 2, 6 steps: of equals the first
+    train_in("whole", whole);
+    Regression killed(ranks_);
+    killed.validation_losses = {3, 5, 4, 2, 4};  // after step 10: a checkpoint
+    killed.fail_at = 11;
+    EXPECT_THROW(train_in("killed", killed), std::runtime_error);
+    Regression again(ranks_);
+    again.validation_losses = {6, 7, 8, 9, 9};
+    train_in("killed", again);
+    for (const auto& [name, step] :
+         std::map<std::string, int>{{"whole", 8}, {"whole/best-2", 2}, {"whole/best-3", 6}}) {
+        const auto content = store::read_manifest(path(name)).at("content");
+        EXPECT_EQ(content.at("validation").at("step"), step) << name;
+        EXPECT_EQ(model("killed" + name.substr(5)), model(name)) << name;
+    }
+    EXPECT_NE(model("whole/best-2"), model("whole/best-3"));
+    EXPECT_FALSE(fs::exists(path("whole/best-4")));
+}
+
+TEST_F(Trainer, PublishesTheLastModelIfNoneIsKept)
+{
+    const auto last = undisturbed();
+    config_.validate_steps = 2;
+    config_.keep_best = 0;
+    Regression task(ranks_);
+    task.validation_losses = {3, 1, 4, 5, 6, 7, 8, 9, 9, 9};
+    train_in("last", task);
+    EXPECT_EQ(model("last"), last);
+    EXPECT_EQ(store::read_manifest(path("last")).at("content").at("validation").at("step"), 4);
+}
+
 TEST_F(Trainer, TrainsInBfloat16WithFloat32Weights)
 {
     config_.precision = "bf16";

@@ -12,15 +12,22 @@ from .weights import Weights
 
 # What no tensor says, as published, and in which kinds of model an option may say otherwise.
 DEFAULTS = {"spectrum_heads": 6, "image_heads": 16, "attention_heads": 4, "image_head_residual": False, "image_norm": "none",
-            "rgb": "stein", "crop": 96}
+            "rgb": None, "crop": 96}
 OPTIONS = {"specformer": {"spectrum_heads"},
            "astrodino": {"image_heads", "image_norm"},
            "astroclip": {"spectrum_heads", "image_heads", "attention_heads", "image_head_residual", "image_norm"},
-           "resnet50": {"rgb", "crop"}}
-_BEGINNINGS = {"astroclip": ("image_encoder.", "spectrum_encoder."),
-               "resnet50": ("encoder_q.",),
+           "workshop": {"spectrum_heads", "attention_heads", "rgb", "crop"},
+           "resnet50": {"rgb", "crop"},
+           "resnet18": {"rgb", "crop"}}
+_BEGINNINGS = {"workshop": ("image_encoder.backbone.conv1.",),  # aligned: a ResNet and the spectrum transformer
+               "astroclip": ("image_encoder.", "spectrum_encoder."),
+               "resnet50": ("encoder_q.",),  # or resnet18
                "specformer": ("data_embed.", "position_embed.", "final_layernorm."),
                "astrodino": ("cls_token", "pos_embed", "patch_embed.", "backbone.", "module.")}
+# The workshop's spectrum encoder, and what the same parts are called since.
+_WORKSHOP_NAMES = {"query": "cross_attention.query", "multihead_attn.": "cross_attention.multihead_attn.",
+                   "norm.": "cross_attention.layernorm.", "linear1.": "mlp.encoder.", "linear2.": "mlp.decoder.",
+                   "model.": "backbone."}
 _WRAPPERS = {"module", "_fsdp_wrapped_module"}  # parts of names that distributed training puts in
 _REGISTERS = {"astrodino": "register_tokens", "astroclip": "image_encoder.backbone.register_tokens"}
 _KEPT_REGISTERS = "extra.register_tokens"
@@ -57,7 +64,7 @@ def find(source, options):
     if told.get("num_heads", heads := options.get("spectrum_heads")) != heads and heads is not None:
         raise UsageError(f"{source.path} says num_heads {told['num_heads']!r}, --spectrum-heads {heads}")
     model = _READERS[kind](state, told, {**DEFAULTS, **options}, variant)
-    model.metadata |= {"model": kind, "variant": "workshop" if kind == "resnet50" else variant}
+    model.metadata = {"variant": variant} | model.metadata | {"model": model.kind}
     return model
 
 
@@ -166,19 +173,35 @@ def _read_astrodino(state, _, options, __):
     return Model("astrodino", state.tensors, metadata, notes)
 
 
+def _modern_name(name):
+    """Of a parameter of the workshop's aligned model."""
+    own = name.removeprefix("spectrum_encoder.")
+    begin = next((old for old in _WORKSHOP_NAMES if own != name and own.startswith(old)), None)
+    return name if begin is None else f"spectrum_encoder.{_WORKSHOP_NAMES[begin]}{own[len(begin):]}"
+
+
 def _read_astroclip(state, _, options, variant):
     notes = []
     image, of_image = _vit_parts(state, "image_encoder.backbone.", options)
-    spectrum, of_spectrum = _specformer_parts(state, "spectrum_encoder.backbone.", {}, options, variant)
     width = state.length("image_encoder.cross_attention.query", 2)
+    image |= networks.alignment_head("image_encoder.", width, of_image["embed_dim"]) | _set_registers_aside(state, "astroclip", notes)
+    return _aligned(state, image, of_image, width, options, variant, notes)
+
+
+def _read_workshop(state, _, options, __):
+    state = state.renamed(_modern_name)
+    image, of_image = _resnet_parts(state, "image_encoder.backbone.", options, "none")
+    return _aligned(state, image, of_image, of_image["embed_dim"], options, "workshop", [])
+
+
+def _aligned(state, image, of_image, width, options, variant, notes):
+    spectrum, of_spectrum = _specformer_parts(state, "spectrum_encoder.backbone.", {}, options, variant)
     metadata = {"embed_dim": width, "n_head": _heads(state.path, width, options["attention_heads"], "attention-heads"),
                 "image_head_residual": int(options["image_head_residual"]), "logit_scale": _logit_scale(state, notes)}
-    state.require(image | networks.alignment_head("image_encoder.", width, of_image["embed_dim"]) |
-                  spectrum | networks.alignment_head("spectrum_encoder.", width, of_spectrum["embed_dim"]) |
-                  _set_registers_aside(state, "astroclip", notes))
+    state.require(image | spectrum | networks.alignment_head("spectrum_encoder.", width, of_spectrum["embed_dim"]))
     for prefix, part in (("image.", of_image), ("spectrum.", of_spectrum)):
         metadata |= {prefix + key: value for key, value in part.items()}
-    return Model("astroclip", state.tensors, metadata, notes)
+    return Model("astroclip", state.tensors, metadata | {"variant": variant}, notes)
 
 
 def _logit_scale(state, notes):
@@ -192,24 +215,28 @@ def _logit_scale(state, notes):
     return math.exp(logarithm)
 
 
-def _read_resnet50(state, _, options, __):
+def _resnet_parts(state, prefix, options, rgb):
+    """`rgb`: the colours, unless an option says."""
+    shapes, sizes = networks.resnet(state, prefix)
+    return shapes, sizes | {"crop": options["crop"], "rgb": options["rgb"] or rgb, "image_norm": "none"}
+
+
+def _read_resnet(state, _, options, __):
     notes = []
     for name in ("val_queue", "val_queue_ptr"):
         if state.pop(name) is not None:
             notes.append(f"'{name}' is left out: it served validation while training")
-    shapes, embed_dim = networks.resnet50(state, "encoder_q.")
+    shapes, metadata = _resnet_parts(state, "encoder_q.", options, "stein")
     if state.has("encoder_k."):
-        shapes |= networks.resnet50(state, "encoder_k.")[0]
+        shapes |= networks.resnet(state, "encoder_k.")[0]
     if state.has("queue"):
-        shapes |= {"queue": (embed_dim, state.length("queue", 1)), "queue_ptr": (1,)}
+        shapes |= {"queue": (metadata["embed_dim"], state.length("queue", 1)), "queue_ptr": (1,)}
     state.require(shapes)
-    channels = state.length("encoder_q.conv1.weight", 1)
-    return Model("resnet50", state.tensors, {"embed_dim": embed_dim, "in_channels": channels, "crop": options["crop"],
-                                             "rgb": options["rgb"], "image_norm": "none"}, notes)
+    return Model(metadata["model"], state.tensors, metadata | {"variant": "workshop"}, notes)
 
 
-_READERS = {"specformer": _read_specformer, "astrodino": _read_astrodino, "astroclip": _read_astroclip,
-            "resnet50": _read_resnet50}
+_READERS = {"workshop": _read_workshop, "specformer": _read_specformer, "astrodino": _read_astrodino, "astroclip": _read_astroclip,
+            "resnet50": _read_resnet}
 
 
 def widened(source, tensor):

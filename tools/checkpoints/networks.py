@@ -99,19 +99,24 @@ def _batch_norm(name, width):
                                  f"{name}.num_batches_tracked": ()}
 
 
-def resnet50(state, prefix):
-    """torchvision's names; the classifier is the projection of MoCo v2, fc.0 and fc.2."""
+def resnet(state, prefix):
+    """torchvision's names of a ResNet-50 or 18; the classifier is the projection of MoCo v2, fc.0 and fc.2."""
     channels, embed_dim = state.length(f"{prefix}conv1.weight", 1), state.length(f"{prefix}fc.2.weight", 0)
+    layers = 50 if state.has(f"{prefix}layer1.0.conv3.") else 18
     shapes, inputs = {"conv1.weight": (64, channels, 7, 7)} | _batch_norm("bn1", 64), 64
-    for layer, blocks in enumerate((3, 4, 6, 3), start=1):
+    for layer, blocks in enumerate((3, 4, 6, 3) if layers == 50 else (2, 2, 2, 2), start=1):
         width = 32 << layer
+        outputs = 4 * width if layers == 50 else width
         for i in range(blocks):
             block = f"layer{layer}.{i}."
-            for n, shape in enumerate(((width, inputs, 1, 1), (width, width, 3, 3), (4 * width, width, 1, 1)), start=1):
-                shapes |= {f"{block}conv{n}.weight": shape} | _batch_norm(f"{block}bn{n}", shape[0])
-            if i == 0:
-                shapes[f"{block}downsample.0.weight"] = (4 * width, inputs, 1, 1)
-                shapes |= _batch_norm(f"{block}downsample.1", 4 * width)
-            inputs = 4 * width
+            convolutions = ((width, inputs, 1), (width, width, 3), (outputs, width, 1)) if layers == 50 else \
+                ((width, inputs, 3), (width, width, 3))
+            for n, (wide, fed, kernel) in enumerate(convolutions, start=1):
+                shapes |= {f"{block}conv{n}.weight": (wide, fed, kernel, kernel)} | _batch_norm(f"{block}bn{n}", wide)
+            if i == 0 and (layer > 1 or inputs != outputs):
+                shapes[f"{block}downsample.0.weight"] = (outputs, inputs, 1, 1)
+                shapes |= _batch_norm(f"{block}downsample.1", outputs)
+            inputs = outputs
     shapes |= _linear("fc.0", inputs, inputs) | _linear("fc.2", embed_dim, inputs)
-    return {prefix + name: shape for name, shape in shapes.items()}, embed_dim
+    sizes = {"model": f"resnet{layers}", "embed_dim": embed_dim, "in_channels": channels}
+    return {prefix + name: shape for name, shape in shapes.items()}, sizes

@@ -43,11 +43,11 @@ void run_heads_case(const Case& reference, const std::string& name, Report& repo
     nn::load_strict(*model, reference.file(), name + "/state/");
     auto& images = *model->image_encoder;
     auto& spectra = *model->spectrum_encoder;
-    freeze(*images.backbone);
+    freeze(*images.vit);
     freeze(*spectra.backbone);
 
     const auto flux = reference.tensor(name + "/in/spectrum");
-    const auto image_tokens = images.backbone->tokens_without_position(reference.tensor(name + "/in/image"));
+    const auto image_tokens = images.tokens(reference.tensor(name + "/in/image"));
     const auto spectrum_tokens =
         spectra.backbone->forward(data::spectrum_tokens(flux, token_config(reference, "/config/specformer")));
     const auto attended = [](const nn::AlignmentHead& head, const at::Tensor& tokens) {
@@ -128,7 +128,7 @@ void run_fullsize_case(const Case& reference, const std::string& name, const nn:
                                               token_config(reference, "/config/specformer"));
     const auto image = reference.tensor(in("image"));
     const auto& specformer = *model->spectrum_encoder->backbone;
-    const auto& vit = *model->image_encoder->backbone;
+    const auto& vit = *model->image_encoder->vit;
 
     const auto embedding = specformer.forward(tokens);
     report.compare_if_there(out("specformer.embedding_mean"), embedding.mean(1));
