@@ -40,16 +40,17 @@ protected:
 
     nn::AlignedModel model() const
     {
-        static std::map<bool, nn::AlignedModel> drawn;  // a ResNet's 11 million first values take their time
-        auto& first = drawn[nn::is_resnet(image_)];
-        if (!first) {
-            first = nn::AlignedModel(image_, specformer, config_.head);
-            nn::initialise(*first, 3);
-        }
         nn::AlignedModel fresh(image_, specformer, config_.head);
-        std::map<std::string, at::Tensor> values;
-        add_state(values, "", *first);
-        take_state(values, "", *fresh);
+        // A ResNet's 11 million first values take their time: they are drawn once.
+        static std::map<bool, std::map<std::string, at::Tensor>> drawn;
+        auto& first = drawn[nn::is_resnet(image_)];
+        if (first.empty()) {
+            nn::initialise(*fresh, 3);
+            for (const auto& [name, tensor] : nn::published_state(*fresh)) {
+                first[name] = tensor.detach().clone();
+            }
+        }
+        take_state(first, "", *fresh);
         fresh->eval();
         nn::convert(*fresh, at::kCPU, type_);
         return fresh;

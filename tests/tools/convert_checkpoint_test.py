@@ -197,6 +197,31 @@ class Models(Case):
                          ["resnet50", "workshop", "128", "stein", "96"])
         self.assertIn("val_queue_ptr", said)
 
+    def test_the_workshops_aligned_model(self):
+        heads = published_state("astroclip_heads")[0]
+        spectrum = {name: values for name, values in heads.items() if name.startswith("spectrum_encoder.")}
+        width = heads["spectrum_encoder.cross_attention.query"].size
+        image = {f"image_encoder.backbone.{name.removeprefix('encoder_q.')}": view for name, view in resnet50_state(width).items()}
+        olden = {}
+        for name, values in spectrum.items():
+            for new, old in (("cross_attention.layernorm.", "norm."), ("cross_attention.", ""), ("mlp.encoder.", "linear1."),
+                             ("mlp.decoder.", "linear2."), ("backbone.", "model.")):
+                if name.startswith(f"spectrum_encoder.{new}"):
+                    name = name.replace(new, old, 1)
+                    break
+            olden[name] = values
+        self.assertIn("spectrum_encoder.linear2.bias", olden)
+        for state in (olden, spectrum):
+            metadata, tensors, _ = self.converted(lightning(image | saved(state), {}), "--spectrum-heads", 3)
+            self.assertTrue(same_bits({name: tensors[name] for name in spectrum}, spectrum))
+            self.assertEqual(tensors.keys(), image.keys() | spectrum.keys())
+        for key, value in {"model": "astroclip", "variant": "workshop", "image.model": "resnet50", "image.rgb": "none",
+                           "image.crop": "96", "image.embed_dim": str(width), "embed_dim": str(width), "spectrum.std_ddof": "0",
+                           "logit_scale": "15.5"}.items():
+            self.assertEqual(metadata[key], value, key)
+        shutil.rmtree(self.model)
+        self.refused(lightning(image | saved(olden), {}), "--image-heads", code=64, options=("--image-heads", 3))
+
     def test_the_workshops_transformer(self):
         state, config = published_state("specformer")
         metadata, tensors, _ = self.converted({"config": config["model"], "model": saved(state), "iter_num": 5})
@@ -204,7 +229,7 @@ class Models(Case):
         self.assertEqual([metadata[key] for key in ("variant", "num_heads", "std_ddof", "std_min")], ["workshop", "3", "0", "0"])
 
 
-def resnet50_state():
+def resnet50_state(embed_dim=128):
     """torchvision's names and shapes with the projection of MoCo v2; all values 0.5, counters 9, in two storages."""
     def norm(name, width):
         return {f"{name}.{part}": (width,) for part in ("weight", "bias", "running_mean", "running_var")} | \
@@ -220,7 +245,7 @@ def resnet50_state():
             if block == 0:
                 shapes |= {f"{name}.downsample.0.weight": (4 * width, inputs, 1, 1), **norm(f"{name}.downsample.1", 4 * width)}
             inputs = 4 * width
-    shapes |= {"fc.0.weight": (2048, 2048), "fc.0.bias": (2048,), "fc.2.weight": (128, 2048), "fc.2.bias": (128,)}
+    shapes |= {"fc.0.weight": (2048, 2048), "fc.0.bias": (2048,), "fc.2.weight": (embed_dim, 2048), "fc.2.bias": (embed_dim,)}
     half, nine = Storage(np.full(1, 0.5, np.float32)), Storage(np.full(1, 9, np.int64))
     return {f"encoder_q.{name}": View(nine if name.endswith("tracked") else half, shape, [0] * len(shape))
             for name, shape in shapes.items()}
