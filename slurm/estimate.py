@@ -145,7 +145,7 @@ def encoders(config, values):
 
 def keeps_tokens(s, image):
     """Does every epoch see the same tokens of frozen encoders, so that they are cached?"""
-    rates = ("image-encoder-rate", "spectrum-encoder-rate", "shift", "spectrum-noise")
+    rates = ("image-encoder-rate", "spectrum-encoder-rate", "shift", "spectrum-noise", "brightness", "colour")
     by_batch = image.tokens == 1 and s.text("bn-mode", "train") == "train"
     return s.text("token-cache", "auto") != "off" and s.text("flips", "none") == "none" and not by_batch and \
         all(s.number(key, 0) == 0 for key in rates)

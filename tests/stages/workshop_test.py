@@ -21,12 +21,18 @@ RUN = pathlib.Path(sys.argv.pop(1)).resolve()
 CONVERT = pipeline.SOURCE / "tools/convert_checkpoint.py"
 MOCO = ["--method", "moco", "--resnet-layers", 18, "--embed-dim", 32, "--batch-size", 16, "--group-size", 8, "--queue", 32,
         "--learning-rate", 0.02, "--view-crop", 40, "--steps", 2]
-ALIGN = ["--rgb", "none", "--flips", "always", "--crop", 40, "--group-size", 8, "--hidden-dropout", 0.1, "--clip-norm", 0,
-         "--keep-best", 0, "--steps", 6, "--checkpoint-steps", 2]
+ALIGN = {"rgb": "none", "flips": "always", "crop": 40, "group-size": 8, "hidden-dropout": 0.1, "clip-norm": 0, "keep-best": 0,
+         "steps": 6, "checkpoint-steps": 2}
 
 
 def call(words):
     return pipeline.call([str(word) for word in words])
+
+
+def options(**more):
+    """Those of the alignment, with others in their place."""
+    changed = ALIGN | {name.replace("_", "-"): value for name, value in more.items()}
+    return [word for name, value in changed.items() for word in (f"--{name}", value)]
 
 
 class Workshop(unittest.TestCase):
@@ -39,7 +45,7 @@ class Workshop(unittest.TestCase):
         for name in ("images", "spectra", "pairs", "spectrum-encoder"):
             (cls.run_folder / name).symlink_to(RUN / name)
         call(cls.line("pretrain-image", "image-encoder", *MOCO))
-        call(cls.line("align", "aligned", *ALIGN))
+        call(cls.line("align", "aligned", *options()))
 
     @classmethod
     def line(cls, stage, output, *more, ranks=2):
@@ -53,7 +59,7 @@ class Workshop(unittest.TestCase):
             return {key: index[key][:] for key in ("object_id", "image_embedding", "spectrum_embedding")}
 
     def test_one_rank_aligns_like_two(self):
-        call(self.line("align", "alone", *ALIGN, ranks=1))
+        call(self.line("align", "alone", *options(), ranks=1))
         alone, together = pipeline.losses(self.run_folder / "alone"), pipeline.losses(self.run_folder / "aligned")
         self.assertEqual(sorted(alone), [1, 2, 3, 4, 5, 6])
         for step, loss in alone.items():
@@ -61,7 +67,7 @@ class Workshop(unittest.TestCase):
             self.assertAlmostEqual(together[step] / loss, 1, delta=1e-5, msg=f"step {step}")
 
     def test_a_killed_alignment_ends_with_the_same_bits(self):
-        line = self.line("align", "killed", *ALIGN)
+        line = self.line("align", "killed", *options())
         done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
                               env=pipeline.environment(ASTROCLIP_FAULT="train.step:4"))
         self.assertEqual(done.returncode, 128 + signal.SIGKILL, done.stderr)
@@ -85,31 +91,30 @@ class Workshop(unittest.TestCase):
         call([sys.executable, CONVERT, self.run_folder / "aligned", self.run_folder / "aligned.pt"])
         call([sys.executable, CONVERT, self.run_folder / "aligned.pt", self.run_folder / "converted", "--spectrum-heads", 3,
               "--crop", 40])
-        bare = ("--spectra", "", "--pairs", "")  # the metadata of tokens say what the workshop's were
-        call(self.line("embed", "ours", *bare))
-        call(self.line("embed", "theirs", *bare, "--model", self.run_folder / "converted"))
+        for model, output in (("aligned", "ours"), ("converted", "theirs")):
+            call([pipeline.BIN / "astroclip-embed", "--images", RUN / "images", "--model", self.run_folder / model, "--output",
+                  self.run_folder / output])
         ours, theirs = self.embeddings("ours"), self.embeddings("theirs")
         for name, values in ours.items():
             self.assertEqual(values.tobytes(), theirs[name].tobytes(), name)
 
     def test_tokens_are_cached_only_where_they_stay_the_same(self):
         self.assertFalse((self.run_folder / "aligned/token-cache").exists())
-        still = ["--flips", "none", "--bn-mode", "eval"]
-        plan = call(self.line("align", "planned", *ALIGN, *still, "--dry-run"))
+        plan = call(self.line("align", "planned", *options(flips="none", bn_mode="eval"), "--dry-run"))
         self.assertIn("token cache", plan)
         losses = []
         for cache in ("auto", "off"):
-            call(self.line("align", f"cache-{cache}", *ALIGN, *still, "--token-cache", cache))
+            call(self.line("align", f"cache-{cache}", *options(flips="none", bn_mode="eval", token_cache=cache)))
             losses.append(pipeline.losses(self.run_folder / f"cache-{cache}"))
         self.assertTrue((self.run_folder / "cache-auto/token-cache/manifest.json").exists())
         for step, loss in losses[0].items():
             self.assertAlmostEqual(loss, losses[1][step], delta=1e-3)
 
     def test_what_cannot_be_is_refused_with_its_options(self):
-        for more, words in ((["--token-cache", self.run_folder / "tokens", "--flips", "none"], ["bn-mode"]),
-                            (["--group-size", 0], ["group-size", "2 ranks", "bn-mode"]),
-                            (["--embed-dim", 16], ["embed-dim", "32 wide"])):
-            done = subprocess.run(self.line("align", "refused", *ALIGN, *more), stdin=subprocess.DEVNULL, capture_output=True,
+        for more, words in (({"token_cache": self.run_folder / "tokens", "flips": "none"}, ["bn-mode"]),
+                            ({"group_size": 0}, ["group-size", "2 ranks", "bn-mode"]),
+                            ({"embed_dim": 16}, ["embed-dim", "32 wide"])):
+            done = subprocess.run(self.line("align", "refused", *options(**more)), stdin=subprocess.DEVNULL, capture_output=True,
                                   text=True, timeout=60, env=pipeline.environment())
             self.assertEqual(done.returncode, 64, done.stderr)
             for word in words:
