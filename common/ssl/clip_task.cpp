@@ -83,9 +83,8 @@ ClipTaskConfig checked(ClipTaskConfig config, const nn::ImageConfig& image, cons
     if (config.group_size < 2 || config.batch_size % (config.group_size * ranks.size()) != 0) {
         throw ConfigError(fmt::format(
             "'batch-size' = {} is not a multiple of 'group-size' = {} (0: the whole batch; at least 2) times "
-            "{} "
-            "ranks: every rank owns whole groups, of which batch normalisation takes its statistics; or set "
-            "'bn-mode' = eval",
+            "{} ranks: every rank owns whole groups, by which a ResNet's batch is normalised; or 'bn-mode' = "
+            "eval",
             config.batch_size, config.group_size, ranks.size()));
     }
     if (config.micro_batch % config.group_size != 0) {
