@@ -1,10 +1,12 @@
-// ingest-images: Legacy Survey cutouts (FITS files named by a list, or HDF5 chunks) -> images/, one row an
-// object. Rows and rejects together are the objects of the lists and chunks.
+// ingest-images: cutouts (FITS files named by a list, HDF5) or coadds cut at the positions of a catalogue ->
+// images/, one row an object. Rows and rejects together are the objects of the lists, files and catalogues.
 #include <memory>
+#include <optional>
 
 #include "core/hash.hpp"
 #include "core/random.hpp"
 #include "stages/ingest.hpp"
+#include "survey/coadd_cutouts.hpp"
 #include "survey/cutouts.hpp"
 #include "survey/sky.hpp"
 
@@ -14,6 +16,7 @@ namespace {
 struct Options {
     std::string input, output;
     std::string format = "auto";
+    std::string coadds, coadd_name = "legacysurvey-{field}-image-{band}.fits.fz";
     survey::CutoutOptions cutouts;
     bool skip_missing = false;
     double max_reject_fraction = 0.01;
@@ -24,13 +27,26 @@ struct Options {
 void bind(config::Section section, Options& o)
 {
     section
-        .option("input", o.input,
-                "list of cutouts (CSV or FITS table), HDF5 chunk, a folder of chunks, or a list (*.txt)",
-                config::runtime_only())
+        .option(
+            "input", o.input,
+            "list of cutouts or catalogue (CSV or FITS table), HDF5 of cutouts, a folder of them, or a list "
+            "(*.txt)",
+            config::runtime_only())
         .option("output", o.output, "store of images to publish", config::runtime_only())
         .option("format", o.format,
-                "list: FITS cutouts named by a list; stein: HDF5 chunks; auto: by the file's ending",
+                "list: FITS cutouts named by a list; stein: HDF5, chunks of Stein et al. or of the Multimodal "
+                "Universe; auto: by the file's ending",
                 config::one_of({"auto", "list", "stein"}))
+        .option("coadds", o.coadds,
+                "images to cut at the positions of the input, which is then a catalogue: a folder of brick "
+                "coadds or frames in nanomaggy, one file a band, or a list of them (*.txt)",
+                config::runtime_only())
+        .option(
+            "coadd-name", o.coadd_name,
+            "names of the coadds' files: {band} is one of the bands, {field} tells bricks or frames apart")
+        .option("min-coverage", o.cutouts.min_coverage,
+                "of coadds: share of a cutout's pixels in each band that must have data (not be 0)",
+                config::between(0, 1))
         .option("bands", o.cutouts.bands,
                 "bands to take, in this order, one letter each; RGB: the list names colour JPEGs, which are "
                 "display images, not fluxes")
@@ -57,30 +73,63 @@ void bind(config::Section section, Options& o)
 
 bool is_chunk(const std::string& name) { return name.ends_with(".h5") || name.ends_with(".hdf5"); }
 bool is_list(const std::string& name) { return name.ends_with(".csv"); }
+bool is_catalogue(const std::string& path)
+{
+    const auto name = path.substr(path.find_last_of('/') + 1);
+    return is_list(name) || name.starts_with("tractor-") || name.starts_with("sweep-");
+}
 
-// The chunks of a folder or, where there are none, its lists.
+// The catalogues of a folder; its HDF5 files or, where there are none, its lists.
 std::vector<survey::InputFile> list_files(const comm::World& world, const Options& options)
 {
+    if (!options.coadds.empty()) {
+        return stage::list_together(world, options.input, is_catalogue,
+                                    "catalogue (*.csv, tractor-*, sweep-*)");
+    }
     try {
         return stage::list_together(world, options.input, options.format == "list" ? is_list : is_chunk,
-                                    options.format == "list" ? "list (*.csv)" : "HDF5 chunk (*.h5, *.hdf5)");
+                                    options.format == "list" ? "list (*.csv)" : "HDF5 (*.h5, *.hdf5)");
     } catch (const SharedError& error) {
         if (options.format != "auto" || error.exit_code != 66) {
             throw;
         }
-        return stage::list_together(world, options.input, is_list,
-                                    "HDF5 chunk (*.h5, *.hdf5) or list (*.csv)");
+        return stage::list_together(world, options.input, is_list, "HDF5 (*.h5, *.hdf5) or list (*.csv)");
     }
+}
+
+// Collective. The coadds of the options; nothing if there are none.
+std::optional<survey::Coadds> open_coadds(const comm::World& world, const Options& options)
+{
+    if (options.coadds.empty()) return {};
+    std::optional<survey::CoaddName> name;
+    world.together([&] {
+        if (options.format != "auto" || !options.cutouts.name_pattern.empty()) {
+            throw ConfigError(
+                "'coadds' cuts images out itself: neither 'format' nor 'cutout-name' is for it");
+        }
+        name.emplace(options.coadd_name, options.cutouts.bands);
+    });
+    const auto wanted = [&](const std::string& path) {
+        return name->parts(path.substr(path.find_last_of('/') + 1)).band != 0;
+    };
+    const auto files =
+        stage::list_together(world, options.coadds, wanted, "coadd named " + options.coadd_name);
+    auto coadds = survey::Coadds::make(world, files, *name, options.cutouts.pixel_scale_arcsec);
+    log::info("{} images of {} fields to cut from", files.size(), coadds.size());
+    return coadds;
 }
 
 class Ingest {
 public:
-    Ingest(const Options& options, const survey::Plan* plan = nullptr) : options_(options), plan_(plan) {}
+    Ingest(const Options& options, const survey::Coadds* coadds, const survey::Plan* plan = nullptr)
+        : options_(options), coadds_(coadds), plan_(plan)
+    {
+    }
 
-    // For the plan: the ids of one list or chunk.
+    // For the plan: the ids of one list, file or catalogue.
     survey::FileContents contents(const survey::InputFile& input) const
     {
-        const auto file = survey::CutoutFile::open(input.path, options_.cutouts);
+        const auto file = read_list(input.path);
         survey::FileContents contents;
         for (const auto& entry : file->entries()) {
             contents.object_ids.push_back(entry.refusal ? survey::no_id : entry.object_id);
@@ -157,10 +206,16 @@ public:
     }
 
 private:
+    std::unique_ptr<survey::CutoutFile> read_list(const std::string& path) const
+    {
+        if (coadds_) return std::make_unique<survey::CoaddCutouts>(path, options_.cutouts, *coadds_);
+        return survey::CutoutFile::open(path, options_.cutouts);
+    }
+
     void open(std::size_t index)
     {
         if (!file_ || open_ != index) {
-            file_ = survey::CutoutFile::open(plan_->files()[index].input.path, options_.cutouts);
+            file_ = read_list(plan_->files()[index].input.path);
             open_ = index;
         }
     }
@@ -186,6 +241,7 @@ private:
     }
 
     const Options& options_;
+    const survey::Coadds* coadds_;  // nullptr: the input has the pixels
     const survey::Plan* plan_;
     std::unique_ptr<survey::CutoutFile> file_;
     std::size_t open_ = 0;
@@ -193,9 +249,10 @@ private:
 
 // Collective: the plan's digest with the content of every cutout, whatever the number of ranks that read
 // them.
-std::string content_of_all(const comm::World& world, const Options& options, const survey::Plan& plan)
+std::string content_of_all(const comm::World& world, const Options& options, const survey::Coadds* coadds,
+                           const survey::Plan& plan)
 {
-    Ingest reader(options, &plan);
+    Ingest reader(options, coadds, &plan);
     std::uint64_t own = 0;
     world.together([&] {
         own = reader.fingerprint(plan.size() * world.rank() / world.size(),
@@ -205,7 +262,7 @@ std::string content_of_all(const comm::World& world, const Options& options, con
     for (const auto part : world.all_gather(std::vector<std::uint64_t>{own})) {
         sum += part;
     }
-    return digest_of(plan.digest() + std::to_string(sum));
+    return digest_of(plan.digest() + std::to_string(sum) + (coadds ? coadds->digest() : ""));
 }
 
 void check_bands(const std::string& bands)
@@ -225,12 +282,14 @@ void ingest_images(const Options& options, stage::Context& context)
     const auto& world = context.world;
     world.together([&] { check_bands(options.cutouts.bands); });
     const auto files = list_files(world, options);
-    const Ingest reader(options);
+    const auto opened = open_coadds(world, options);
+    const auto* coadds = opened ? &*opened : nullptr;
+    const Ingest reader(options, coadds);
     const auto plan =
         survey::Plan::make(world, files, options.skip_missing,
                            [&](const survey::InputFile& input) { return reader.contents(input); });
     stage::review(world, plan, options.max_reject_fraction);
-    const auto plan_id = content_of_all(world, options, plan);
+    const auto plan_id = content_of_all(world, options, coadds, plan);
     const auto schema =
         store::images(options.cutouts.bands, options.cutouts.size, options.cutouts.pixel_scale_arcsec);
     if (context.dry_run()) {
@@ -239,7 +298,7 @@ void ingest_images(const Options& options, stage::Context& context)
         return;
     }
     auto& output = context.open_output(options.output, {{"files", plan_id}}, options.shard);
-    Ingest ingest(options, &plan);
+    Ingest ingest(options, coadds, &plan);
     stage::write_store(
         context, output, schema, plan, plan_id,
         {.part_rows = options.part_rows, .max_reject_fraction = options.max_reject_fraction},
@@ -248,10 +307,11 @@ void ingest_images(const Options& options, stage::Context& context)
 
 const stage::Description description{
     .name = "ingest-images",
-    .purpose = "reads Legacy Survey cutouts (FITS files named by a list, or HDF5 chunks) into a store",
+    .purpose =
+        "reads cutouts (FITS files named by a list, HDF5) into a store, or cuts them from brick coadds",
     .examples =
         "  astroclip-ingest-images --input cutouts.csv --output run/images\n"
-        "  mpirun -n 8 astroclip-ingest-images --input dr9/south --size 152 --output run/images"};
+        "  mpirun -n 8 astroclip-ingest-images --input dr9/tractor --coadds dr9/coadd --output run/images"};
 
 }  // namespace
 }  // namespace astroclip

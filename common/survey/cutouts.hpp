@@ -37,6 +37,7 @@ struct CutoutOptions {
     std::string folder{};               // that relative paths of a list start from; "": the list's own
     std::string name_pattern{};         // for a list without a file column: "{object_id}.fits"
     int release = 0;                    // of a list without that column; 0: the column must be there
+    double min_coverage = 0.5;          // of coadds: share of pixels of each band that must not be 0
 };
 
 // flux [bands, size, size] float32, nanomaggy, row-major, y from south to north as in the file.
@@ -53,7 +54,8 @@ Refusal judge_pixels(Cutout& cutout, int bands, int size);
 class CutoutFile {
 public:
     virtual ~CutoutFile() = default;
-    // An HDF5 chunk (by the ending .h5 or .hdf5) or else a list (CSV or FITS table).
+    // HDF5 (by the ending .h5 or .hdf5), of the Multimodal Universe or a chunk of Stein et al. by what it
+    // holds; or else a list (CSV or FITS table).
     static std::unique_ptr<CutoutFile> open(const std::string& path, const CutoutOptions& options);
 
     const std::vector<CutoutEntry>& entries() const { return entries_; }

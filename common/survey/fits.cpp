@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstring>
 #include <filesystem>
 #include <type_traits>
 
@@ -43,15 +44,16 @@ std::string trimmed(const std::string& text)
     return end == std::string::npos ? "" : text.substr(0, end + 1);
 }
 
-bool starts_with_gzip(const std::string& path)
+// As a whole, by gzip or bzip2.
+bool is_packed(const std::string& path)
 {
     auto* file = std::fopen(path.c_str(), "rb");
-    unsigned char magic[2] = {};
-    const bool gzip = file && std::fread(magic, 1, 2, file) == 2 && magic[0] == 0x1f && magic[1] == 0x8b;
+    unsigned char magic[3] = {};
+    const bool read = file && std::fread(magic, 1, 3, file) == 3;
     if (file) {
         std::fclose(file);
     }
-    return gzip;
+    return read && ((magic[0] == 0x1f && magic[1] == 0x8b) || std::memcmp(magic, "BZh", 3) == 0);
 }
 
 }  // namespace
@@ -118,9 +120,8 @@ void File::fail(int status, const std::string& action) const
 void File::scan(bool what_is_left)
 {
     auto* file = file_of(handle_);
-    // The bytes on disk say nothing about those of a gzipped file; CFITSIO has unpacked it, or failed.
-    const auto bytes =
-        starts_with_gzip(path_) ? -1 : static_cast<std::int64_t>(std::filesystem::file_size(path_));
+    // The bytes on disk say nothing about those of a packed file; CFITSIO has unpacked it, or failed.
+    const auto bytes = is_packed(path_) ? -1 : static_cast<std::int64_t>(std::filesystem::file_size(path_));
     for (int number = 1; number <= max_hdus; ++number) {
         int status = 0, type = 0;
         fits_movabs_hdu(file, number, &type, &status);
@@ -254,6 +255,20 @@ double File::number(int hdu, const std::string& keyword, double fallback) const
         return fallback;
     }
     return value;
+}
+
+std::string File::header_cards(int hdu) const
+{
+    select(hdu);
+    int status = 0, cards = 0;
+    char* text = nullptr;
+    fits_convert_hdr2str(file_of(handle_), 1, nullptr, 0, &text, &cards, &status);  // 1: without comments
+    if (status) {
+        fail(status, fmt::format("the header of HDU '{}' cannot be read", hdus_[hdu].name));
+    }
+    const std::string header(text, 80 * static_cast<std::size_t>(cards));
+    fits_free_memory(text, &status);
+    return header;
 }
 
 std::vector<std::int64_t> File::image_shape(int hdu) const

@@ -6,8 +6,9 @@
 
 // FITS files through CFITSIO, by its …_diskfile calls only (a name from data is never an expression to
 // CFITSIO). HDUs are found by EXTNAME and columns by name, both whatever their case. Tile compression,
-// BSCALE/BZERO, unsigned integers and .fits.gz are CFITSIO's work. Every error is a DataError that names
-// file, HDU and what was expected; a file that is not there is MissingInput. Not for use by several threads.
+// BSCALE/BZERO, unsigned integers, .fits.gz and .fits.bz2 are CFITSIO's work. Every error is a DataError that
+// names file, HDU and what was expected; a file that is not there is MissingInput. Not for use by several
+// threads.
 namespace astroclip::survey::fits {
 
 struct Column {
@@ -42,6 +43,8 @@ public:
     // Header values; `fallback` if the keyword is absent.
     std::string text(int hdu, const std::string& keyword, const std::string& fallback = "") const;
     double number(int hdu, const std::string& keyword, double fallback) const;
+    // All cards of 80 characters one after another, as those of a plain image where it is tile-compressed.
+    std::string header_cards(int hdu) const;
 
     // Images: shape slowest axis first ([bands, H, W]), as numpy has it.
     std::vector<std::int64_t> image_shape(int hdu) const;

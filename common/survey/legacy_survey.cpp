@@ -3,15 +3,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <optional>
 
 #include "core/error.hpp"
 #include "survey/display_image.hpp"
 #include "survey/fits.hpp"
 #include "survey/inputs.hpp"
+#include "survey/multimodal_universe_images.hpp"
 #include "survey/sky.hpp"
+#include "survey/sky_image.hpp"
 
 namespace astroclip::survey {
 namespace {
@@ -126,46 +130,42 @@ Refusal band_planes(const fits::File& file, int hdu, std::int64_t planes, const 
     return {};
 }
 
-bool is_nanomaggy(std::string unit)
-{
-    std::transform(unit.begin(), unit.end(), unit.begin(), [](unsigned char c) { return std::tolower(c); });
-    return unit.empty() || unit == "nanomaggy" || unit == "nanomaggies" || unit == "nmgy";
-}
-
-Refusal check_scale(const fits::File& file, int hdu, const CutoutOptions& options)
-{
-    const double xx = file.number(hdu, "CD1_1", nan64), yx = file.number(hdu, "CD2_1", 0);
-    const double scale =
-        3600 * (std::isfinite(xx) ? std::hypot(xx, yx) : std::abs(file.number(hdu, "CDELT1", nan64)));
-    if (std::isfinite(scale) && std::abs(scale / options.pixel_scale_arcsec - 1) > 0.01) {
-        return {"wrong pixel scale", true,
-                fmt::format("{:.4f} arcsec, {} expected", scale, options.pixel_scale_arcsec)};
-    }
-    return {};
-}
-
 // A position for the cutout: the listed one, which its WCS must not contradict; else that of the WCS.
-Refusal settle_position(const fits::File& file, int hdu, std::int64_t height, std::int64_t width,
-                        const CutoutOptions& options, Cutout& cutout)
+Refusal settle_position(const std::optional<std::array<double, 2>>& centre, const CutoutOptions& options,
+                        Cutout& cutout)
 {
-    const double ra = file.number(hdu, "CRVAL1", nan64), dec = file.number(hdu, "CRVAL2", nan64);
-    const double off_x = file.number(hdu, "CRPIX1", nan64) - (static_cast<double>(width) + 1) / 2,
-                 off_y = file.number(hdu, "CRPIX2", nan64) - (static_cast<double>(height) + 1) / 2;
-    const bool centred = is_position(ra, dec) && std::hypot(off_x, off_y) <= 1;
     if (!is_position(cutout.ra, cutout.dec)) {
-        if (!centred) {
-            return {"no position", true, "neither in the list nor as the centre of the cutout's WCS"};
+        if (!centre) {
+            return {"no position", true, "neither in the list nor by the cutout's WCS"};
         }
-        cutout.ra = ra;
-        cutout.dec = dec;
-    } else if (centred && options.max_offset_arcsec > 0) {
-        const double offset = separation_arcsec(ra, dec, cutout.ra, cutout.dec);
+        cutout.ra = wrapped_ra((*centre)[0]);
+        cutout.dec = (*centre)[1];
+    } else if (centre && options.max_offset_arcsec > 0) {
+        const double offset = separation_arcsec((*centre)[0], (*centre)[1], cutout.ra, cutout.dec);
         if (offset > options.max_offset_arcsec) {
             return {"wrong position", true,
                     fmt::format("centre of the cutout is {:.1f} arcsec from the listed position", offset)};
         }
     }
     return {};
+}
+
+// What the cutout's WCS says, if it has one: of its pixels and where its centre is.
+Refusal check_place(const fits::File& file, int hdu, std::int64_t height, std::int64_t width,
+                    const CutoutOptions& options, Cutout& cutout)
+{
+    std::optional<std::array<double, 2>> centre;
+    if (const auto wcs = Wcs::of(file, hdu)) {
+        const double x = static_cast<double>(width - 1) / 2, y = static_cast<double>(height - 1) / 2;
+        const double scale = wcs->pixel_scale_arcsec(x, y);
+        if (!(std::abs(scale / options.pixel_scale_arcsec - 1) <= 0.01)) {
+            return {"wrong pixel scale", true,
+                    fmt::format("{:.4f} arcsec, {} expected", scale, options.pixel_scale_arcsec)};
+        }
+        const auto sky = wcs->to_sky({x, y});
+        if (is_position(sky[0], sky[1])) centre = {sky[0], sky[1]};
+    }
+    return settle_position(centre, options, cutout);
 }
 
 }  // namespace
@@ -179,7 +179,8 @@ std::unique_ptr<CutoutFile> CutoutFile::open(const std::string& path, const Cuto
 {
     const auto ending = std::filesystem::path(path).extension();
     if (ending == ".h5" || ending == ".hdf5") {
-        return open_stein_chunk(path, options);
+        return holds_multimodal_universe_images(path) ? open_multimodal_universe_images(path, options)
+                                                      : open_stein_chunk(path, options);
     }
     return std::make_unique<CutoutList>(path, options);
 }
@@ -187,17 +188,22 @@ std::unique_ptr<CutoutFile> CutoutFile::open(const std::string& path, const Cuto
 CutoutList::CutoutList(const std::string& path, const CutoutOptions& options) : options_(options)
 {
     const auto table = Table::open(path);
-    entries_.resize(static_cast<std::size_t>(table->rows()));
-    fill_ids(*table, options, entries_);
+    entries_ = read_catalogue(*table, options);
     fill_files(*table, options, entries_);
-    const auto ra = numbers_or_nan(*table, {"ra", "target_ra"}),
-               dec = numbers_or_nan(*table, {"dec", "target_dec"});
-    const auto g = numbers_or_nan(*table, {"flux_g"}), r = numbers_or_nan(*table, {"flux_r"}),
-               z = numbers_or_nan(*table, {"flux_z"}), ebv = numbers_or_nan(*table, {"ebv"}),
-               redshift = numbers_or_nan(*table, {"redshift", "z_spec"});
-    const auto primary = ids_or(*table, {"brick_primary"}, 1);
-    for (std::size_t i = 0; i < entries_.size(); ++i) {
-        auto& entry = entries_[i];
+}
+
+std::vector<CutoutEntry> read_catalogue(const Table& table, const CutoutOptions& options)
+{
+    std::vector<CutoutEntry> entries(static_cast<std::size_t>(table.rows()));
+    fill_ids(table, options, entries);
+    const auto ra = numbers_or_nan(table, {"ra", "target_ra"}),
+               dec = numbers_or_nan(table, {"dec", "target_dec"});
+    const auto g = numbers_or_nan(table, {"flux_g"}), r = numbers_or_nan(table, {"flux_r"}),
+               z = numbers_or_nan(table, {"flux_z"}), ebv = numbers_or_nan(table, {"ebv"}),
+               redshift = numbers_or_nan(table, {"redshift", "z_spec"});
+    const auto primary = ids_or(table, {"brick_primary"}, 1);
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+        auto& entry = entries[i];
         entry.ra = ra[i];
         entry.dec = dec[i];
         entry.flux_g = static_cast<float>(g[i]);
@@ -209,6 +215,7 @@ CutoutList::CutoutList(const std::string& path, const CutoutOptions& options) : 
             entry.refusal = {"not primary", false, "brick_primary is false"};
         }
     }
+    return entries;
 }
 
 std::string CutoutList::fingerprint(std::size_t i) const { return fingerprint_of(entries_[i].file); }
@@ -239,18 +246,16 @@ Refusal read_fits_cutout(const std::string& path, const CutoutOptions& options, 
             "wrong size", true,
             fmt::format("shape [{}], [bands, >= {}, >= {}] expected", fmt::join(shape, ", "), size, size)};
     }
-    if (const auto unit = file.text(hdu, "BUNIT"); !is_nanomaggy(unit)) {
+    // The cutout service writes no unit.
+    if (const auto unit = file.text(hdu, "BUNIT"); !unit.empty() && !is_nanomaggy(unit)) {
         return {"wrong unit", true, fmt::format("BUNIT = '{}', nanomaggy expected", unit)};
     }
     std::vector<std::int64_t> planes;
     if (const auto refusal = band_planes(file, hdu, shape[0], options.bands, planes)) {
         return refusal;
     }
-    if (const auto refusal = check_scale(file, hdu, options)) {
-        return refusal;
-    }
     cutout = {.flux = {}, .ra = ra, .dec = dec};
-    if (const auto refusal = settle_position(file, hdu, shape[1], shape[2], options, cutout)) {
+    if (const auto refusal = check_place(file, hdu, shape[1], shape[2], options, cutout)) {
         return refusal;
     }
     const auto y = (shape[1] - size) / 2, x = (shape[2] - size) / 2;

@@ -28,6 +28,9 @@ private:
     CutoutOptions options_;
 };
 
+// The objects of such a list or catalogue, without their files.
+std::vector<CutoutEntry> read_catalogue(const Table& table, const CutoutOptions& options);
+
 // Reads one FITS cutout, cropped around its centre. `ra`, `dec`: where it should be, or NaN.
 Refusal read_fits_cutout(const std::string& path, const CutoutOptions& options, double ra, double dec,
                          Cutout& cutout);
