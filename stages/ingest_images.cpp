@@ -8,6 +8,7 @@
 #include "stages/ingest.hpp"
 #include "survey/coadd_cutouts.hpp"
 #include "survey/cutouts.hpp"
+#include "survey/display_image.hpp"
 #include "survey/sky.hpp"
 
 namespace astroclip {
@@ -33,10 +34,11 @@ void bind(config::Section section, Options& o)
             "(*.txt)",
             config::runtime_only())
         .option("output", o.output, "store of images to publish", config::runtime_only())
-        .option("format", o.format,
-                "list: FITS cutouts named by a list; stein: HDF5, chunks of Stein et al. or of the Multimodal "
-                "Universe; auto: by the file's ending",
-                config::one_of({"auto", "list", "stein"}))
+        .option(
+            "format", o.format,
+            "list: FITS cutouts named by a list; stein: HDF5, chunks of Stein et al. or of the Multimodal "
+            "Universe; auto: by the file's ending",
+            config::one_of({"auto", "list", "stein"}))
         .option("coadds", o.coadds,
                 "images to cut at the positions of the input, which is then a catalogue: a folder of brick "
                 "coadds or frames in nanomaggy, one file a band, or a list of them (*.txt)",
@@ -106,6 +108,10 @@ std::optional<survey::Coadds> open_coadds(const comm::World& world, const Option
         if (options.format != "auto" || !options.cutouts.name_pattern.empty()) {
             throw ConfigError(
                 "'coadds' cuts images out itself: neither 'format' nor 'cutout-name' is for it");
+        }
+        if (options.cutouts.bands == survey::display_bands) {
+            throw ConfigError(
+                "'bands' = RGB stands for display images; 'coadds' are fluxes: bands such as grz");
         }
         name.emplace(options.coadd_name, options.cutouts.bands);
     });

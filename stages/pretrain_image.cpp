@@ -11,6 +11,7 @@ namespace {
 
 struct Options {
     std::string images, pairs, output, method = "dino";
+    bool trust = false;
     std::int64_t batch_size = 0, group_size = 0;  // 0, as further down: as the method was published
     ssl::DinoTaskConfig dino;
     ssl::MocoTaskConfig moco;
@@ -23,6 +24,7 @@ void bind(config::Section options, Options& o)
         .option("pairs", o.pairs, "store of pairs, for the split of the survey (optional)",
                 config::runtime_only())
         .option("output", o.output, "folder of the encoder to publish", config::runtime_only())
+        .option("trust", o.trust, "do not check the hashes of the stores' files", config::runtime_only())
         .option("method", o.method,
                 "how it is trained: dino (DINOv2 on a vision transformer) or moco (MoCo v2 on a ResNet, its "
                 "options begin with 'moco:')",
@@ -80,7 +82,8 @@ void pretrain_moco(const Options& o, Context& context, const Compute& compute, c
 
 void pretrain_image(const Options& o, Context& context)
 {
-    const auto galaxies = open_galaxies(context, {.images = required("images", o.images), .pairs = o.pairs});
+    const auto galaxies =
+        open_galaxies(context, {.images = required("images", o.images), .pairs = o.pairs, .trust = o.trust});
     const auto compute = start_compute(context);
     const auto pretrain = o.method == "moco" ? pretrain_moco : pretrain_dino;
     pretrain(o, context, compute, *galaxies);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "core/log.hpp"
+#include "store/verify.hpp"
 
 namespace astroclip::stage {
 namespace {
@@ -59,10 +60,18 @@ const std::string& required(const std::string& option, const std::string& path)
 
 std::unique_ptr<data::Galaxies> open_galaxies(const Context& context, const data::Stores& stores)
 {
+    auto checked = stores;
+    for (const auto* path : {&stores.images, &stores.spectra, &stores.pairs}) {
+        if (!stores.trust && !path->empty()) {
+            log::info("comparing the hashes of {}", *path);
+            store::verify_parts(context.world, *path);
+        }
+    }
+    checked.trust = true;  // a step must not wait for the hashes of the parts that it happens to touch
     std::unique_ptr<data::Galaxies> galaxies;
     // Without pairs the split is what match makes by default.
     const data::SplitRule split{.seed = context.run.seed};
-    context.world.together([&] { galaxies = std::make_unique<data::Galaxies>(stores, split); });
+    context.world.together([&] { galaxies = std::make_unique<data::Galaxies>(checked, split); });
     return galaxies;
 }
 

@@ -1,5 +1,5 @@
-// astroclip-synthetic-catalogue: a store of embeddings of random galaxies, of any size, to try how stages and
-// tools bear it. Every row is a function of the seed and its number alone.
+// astroclip-synthetic-catalogue: a store of embeddings or images of random galaxies, of any size, to try how
+// stages and tools bear it. Every row is a function of the seed and its number alone.
 #include <fmt/format.h>
 #include <mpi.h>
 
@@ -23,7 +23,7 @@ namespace astroclip::synthetic {
 namespace {
 
 constexpr auto purpose =
-    "astroclip-synthetic-catalogue: a store of embeddings of random galaxies, of any size.\n"
+    "astroclip-synthetic-catalogue: a store of embeddings or images of random galaxies, of any size.\n"
     "The same command goes on after an interruption.\n\n"
     "  mpirun -n 2 astroclip-synthetic-catalogue --rows 10000000 --part-rows 5000 --width 16 --output "
     "big\n\n";
@@ -31,7 +31,8 @@ constexpr auto purpose =
 struct Options {
     std::string output;
     std::int64_t rows = 100000, part_rows = 0;
-    int width = 32;
+    std::string kind = "embeddings";
+    int width = 32, size = 32;
 };
 
 void bind(config::Section options, Options& o)
@@ -39,7 +40,9 @@ void bind(config::Section options, Options& o)
     options.option("output", o.output, "store to publish", config::runtime_only())
         .option("rows", o.rows, "galaxies", config::at_least(1))
         .option("part-rows", o.part_rows, "galaxies in a part, 0: about 4 GiB", config::at_least(0))
-        .option("width", o.width, "numbers in an embedding", config::at_least(1));
+        .option("kind", o.kind, "what the store holds", config::one_of({"embeddings", "images"}))
+        .option("width", o.width, "numbers in an embedding", config::at_least(1))
+        .option("size", o.size, "pixels a side of an image", config::at_least(8));
 }
 
 // A unit vector in some direction (of a cube's points, which is random enough here).
@@ -55,16 +58,9 @@ std::vector<float> unit_vector(Random& random, int width)
     return values;
 }
 
-void add_row(store::Rows& rows, std::int64_t number, const Options& o, std::uint64_t seed)
+void add_embeddings(store::Rows& rows, const Options& o, Random& random)
 {
-    Random random(seed, "synthetic-catalogue", 0, static_cast<std::uint64_t>(number));
-    const auto ra = random.uniform(0, 360);
-    const auto dec = std::asin(random.uniform(-1, 1)) * 180 / std::numbers::pi;
-    rows.add("object_id", number + 1);
-    for (const auto* name : {"targetid", "release", "brickid", "objid"}) rows.add(name, std::int64_t{-1});
-    rows.add("ra", ra);
-    rows.add("dec", dec);
-    rows.add("healpix_29", survey::healpix_nested(ra, dec));
+    rows.add("targetid", std::int64_t{-1});
     for (const std::string modality : {"image", "spectrum"}) {
         rows.add(modality + "_embedding", unit_vector(random, o.width).data(), 1);
         rows.add(modality + "_embedding_norm", 1.0F);
@@ -72,7 +68,40 @@ void add_row(store::Rows& rows, std::int64_t number, const Options& o, std::uint
     }
     rows.add("z_spec", random.uniform());
     rows.add("zwarn", std::int64_t{0});
+}
+
+// Noise around a round source.
+void add_image(store::Rows& rows, const Options& o, Random& random)
+{
+    const double width = random.uniform(1, 4), middle = (o.size - 1) / 2.0;
+    std::vector<float> flux;
+    for (int band = 0; band < 3; ++band) {
+        for (int pixel = 0; pixel < o.size * o.size; ++pixel) {
+            const double r = std::hypot(pixel % o.size - middle, pixel / o.size - middle);
+            flux.push_back(static_cast<float>(std::exp(-r / width) + 0.01 * random.normal()));
+        }
+    }
+    rows.add("flux", flux.data(), 1);
+    for (const auto* name : {"flux_g", "flux_r", "flux_z", "ebv"}) rows.add(name, 1.0F);
+    rows.add("redshift", random.uniform());
+}
+
+void add_row(store::Rows& rows, std::int64_t number, const Options& o, std::uint64_t seed)
+{
+    Random random(seed, "synthetic-catalogue", 0, static_cast<std::uint64_t>(number));
+    const auto ra = random.uniform(0, 360);
+    const auto dec = std::asin(random.uniform(-1, 1)) * 180 / std::numbers::pi;
+    rows.add("object_id", number + 1);
+    for (const auto* name : {"release", "brickid", "objid"}) rows.add(name, std::int64_t{-1});
+    rows.add("ra", ra);
+    rows.add("dec", dec);
     rows.add("qflag", std::uint32_t{0});
+    if (o.kind == "images") {
+        add_image(rows, o, random);
+    } else {
+        rows.add("healpix_29", survey::healpix_nested(ra, dec));
+        add_embeddings(rows, o, random);
+    }
 }
 
 void make(const Options& o, const config::Options& options, const comm::World& world)
@@ -80,7 +109,7 @@ void make(const Options& o, const config::Options& options, const comm::World& w
     if (o.output.empty()) {
         throw ConfigError("'output' is not set: the store to publish");
     }
-    const auto schema = store::embeddings(o.width);
+    const auto schema = o.kind == "images" ? store::images("grz", o.size, 0.262) : store::embeddings(o.width);
     const store::Request request{"synthetic-catalogue", options.shaping_values(), options.digest(), {}};
     store::Output output(world, o.output, request, options.invocation().force);
     if (output.up_to_date()) {

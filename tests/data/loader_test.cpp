@@ -3,10 +3,13 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <numeric>
 #include <set>
+#include <thread>
 
 #include "core/error.hpp"
 #include "support/ranks.hpp"
@@ -148,6 +151,84 @@ TEST_F(Galaxies48, ThatWentBadOnDiskAreAnErrorOfTheBatch)
     loader.seek(0);
     EXPECT_THROW(loader.next(), DataError);
     ranks_.world.barrier();
+}
+
+// A reading of steps that counts them; each takes a while.
+struct Counted {
+    std::atomic<int> begun{0}, at_once{0}, most_at_once{0};
+    std::mutex guard;
+    std::set<std::thread::id> threads;
+    std::chrono::milliseconds takes{0};
+
+    Batch operator()(std::span<const std::int64_t> numbers)
+    {
+        ++begun;
+        most_at_once = std::max(most_at_once.load(), ++at_once);
+        {
+            const std::lock_guard lock(guard);
+            threads.insert(std::this_thread::get_id());
+        }
+        std::this_thread::sleep_for(takes);
+        --at_once;
+        Batch batch;
+        batch.object_ids.assign(numbers.begin(), numbers.end());
+        return batch;
+    }
+    Loader loader(std::int64_t samples, int ahead)
+    {
+        std::vector<std::int64_t> members(static_cast<std::size_t>(samples));
+        std::iota(members.begin(), members.end(), 0);
+        return Loader([this](std::span<const std::int64_t> numbers) { return (*this)(numbers); }, members,
+                      Sampler(samples, 8, 3), 0, 1, ahead);
+    }
+};
+
+TEST(Loader, HoldsNoMoreStepsThanItMayAndReadsThemInOneThread)
+{
+    Counted counted;
+    auto loader = counted.loader(4000, 3);
+    loader.seek(0);
+    for (int step = 0; step < 20; ++step) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));  // it could read many meanwhile
+        EXPECT_LE(counted.begun, step + 3);
+        loader.next();
+    }
+    EXPECT_EQ(counted.most_at_once, 1);
+    EXPECT_EQ(counted.threads.size(), 1u);
+    EXPECT_EQ(counted.threads.count(std::this_thread::get_id()), 0u);
+}
+
+TEST(Loader, NeverKeepsAStepWaitingThatTakesLongerThanReading)
+{
+    Counted counted;
+    counted.takes = std::chrono::milliseconds(10);
+    auto loader = counted.loader(4000, 2);
+    loader.seek(0);
+    loader.next();
+    std::chrono::duration<double> waited{0};
+    for (int step = 0; step < 20; ++step) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(30));  // computing
+        const auto start = std::chrono::steady_clock::now();
+        loader.next();
+        waited += std::chrono::steady_clock::now() - start;
+    }
+    EXPECT_LT(waited.count(), 0.1);  // of 0.6 s of computing and 0.2 s of reading; a machine may stutter
+}
+
+TEST(Loader, CostsAStepTheSameInAnyStore)
+{
+    // 76 million galaxies of the survey: an epoch's blocks are shuffled in a moment, and nothing else grows.
+    Sampler sampler(76'000'000, 1440, 1);
+    const auto start = std::chrono::steady_clock::now();
+    sampler.slice(0, 0, 8);  // the epoch's blocks
+    const auto first = std::chrono::steady_clock::now();
+    for (std::int64_t step = 1; step <= 200; ++step) sampler.slice(step, 0, 8);
+    const std::chrono::duration<double> begin = first - start,
+                                        steps = std::chrono::steady_clock::now() - first;
+    EXPECT_LT(begin.count(), 2);           // measured: 0.03 s
+    EXPECT_LT(steps.count() / 200, 0.01);  // measured: 0.0001 s
+    RecordProperty("epoch_s", std::to_string(begin.count()));
+    RecordProperty("step_s", std::to_string(steps.count() / 200));
 }
 
 TEST(InOrder, CutsAtMultiplesOfTheComputeBatch)

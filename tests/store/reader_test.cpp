@@ -5,6 +5,7 @@
 #include "core/error.hpp"
 #include "store/columns.hpp"
 #include "store/tiny_store.hpp"
+#include "store/verify.hpp"
 
 namespace astroclip::tests {
 namespace {
@@ -108,6 +109,22 @@ TEST_F(ReaderTest, FindsEveryFlippedBitAtFirstUse)
     }
     const store::Reader reader(path, "tiny");
     EXPECT_EQ(reader.column<std::int64_t>("object_id").size(), static_cast<std::size_t>(reader.rows()));
+}
+
+TEST_F(ReaderTest, HashesOfAllPartsAreComparedOverTheRanks)
+{
+    store::verify_parts(world, path);
+    for (const auto* name : {"part-00000.h5", "part-00002.h5"}) {
+        world.barrier();
+        if (world.is_root()) damage(path + "/" + name, 5000);
+        world.barrier();
+        std::string message;
+        EXPECT_EQ(exit_code_of([&] { store::verify_parts(world, path); }, &message), 65);
+        EXPECT_NE(message.find(std::string(name) + ": is damaged"), std::string::npos) << message;
+        world.barrier();
+        if (world.is_root()) damage(path + "/" + name, 5000);  // and back
+        world.barrier();
+    }
 }
 
 // Without hashes (trust) the checksums of the chunks still find damage in the rows.
