@@ -6,13 +6,11 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <ATen/native/CPUBlas.h>
-#include <immintrin.h>
 
 #include <cmath>
 #include <cstring>
 
-#define ASTROCLIP_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
+#include "nn/avx512.hpp"
 
 namespace astroclip::nn {
 namespace {
@@ -20,40 +18,20 @@ namespace {
 using at::BFloat16;
 using at::native::cpublas::brgemm;
 
-constexpr std::int64_t lanes = 16, query_block = 64, key_block = 64;
+constexpr std::int64_t query_block = 64, key_block = 64;
 
 std::int64_t padded(std::int64_t n) { return (n + lanes - 1) / lanes * lanes; }
-
-// exp(x) for x <= 0, to 2e-7 of its value: 2^n · 2^f with |f| <= 1/2 by its Taylor series. NaN stays NaN,
-// here and below: of two operands the maximum and minimum of AVX-512 give the second if one is NaN.
-ASTROCLIP_AVX512 inline __m512 exp_of(__m512 x)
-{
-    const auto t = _mm512_max_ps(_mm512_set1_ps(-140.0F), _mm512_mul_ps(x, _mm512_set1_ps(1.44269504F)));
-    const auto n = _mm512_roundscale_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const auto f = _mm512_sub_ps(t, n);
-    auto y = _mm512_set1_ps(1.54035304e-4F);  // ln2^6/6!, …
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(1.33335581e-3F));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(9.61812911e-3F));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(5.55041087e-2F));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(2.40226507e-1F));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(6.93147181e-1F));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(1.0F));
-    return _mm512_scalef_ps(y, n);
-}
 
 ASTROCLIP_AVX512 inline void store(float* to, __m512 x) { _mm512_storeu_ps(to, x); }
 ASTROCLIP_AVX512 inline void store(BFloat16* to, __m512 x)
 {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(x));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), to_bfloat16(x));
 }
 ASTROCLIP_AVX512 inline __m512 load(const float* from) { return _mm512_loadu_ps(from); }
 ASTROCLIP_AVX512 inline __m512 load(const BFloat16* from)
 {
-    const auto bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
+    return from_bfloat16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
-
-__mmask16 first_lanes(std::int64_t n) { return n >= lanes ? 0xffff : (1U << n) - 1; }
 
 // to[i] = factor·from[i]; n is a multiple of 16.
 template <typename T>
@@ -363,21 +341,13 @@ void backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, con
     });
 }
 
-bool known_cpu()
-{
-    static const bool known = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bf16") &&
-                              at::native::cpublas::could_pack(at::kBFloat16);
-    return known;
-}
-
 }  // namespace
 
 bool has_cpu_attention(const at::Tensor& q)
 {
     const auto type = q.scalar_type();
     return q.is_cpu() && (type == at::kFloat || type == at::kBFloat16) && q.size(3) % lanes == 0 &&
-           known_cpu();
+           has_avx512();
 }
 
 AttentionResult cpu_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)

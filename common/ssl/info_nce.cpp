@@ -1,7 +1,6 @@
 #include "ssl/info_nce.hpp"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -11,7 +10,6 @@
 #include <memory>
 
 #include "core/error.hpp"
-#include "ssl/tile_products.hpp"
 
 namespace astroclip::ssl {
 
@@ -49,10 +47,6 @@ at::Tensor at_least_float(const at::Tensor& x)
     return x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
 }
 
-// Cosines bound the logits to ±scale, so that no running maximum is needed: exponentials are taken relative
-// to the largest logit there can be. exp(-2·scale) must be a number: up to this scale it is one in float32.
-constexpr double largest_float_scale = 40;
-
 void for_each_part(std::int64_t n, std::int64_t size,
                    const std::function<void(std::int64_t, std::int64_t)>& visit)
 {
@@ -61,26 +55,19 @@ void for_each_part(std::int64_t n, std::int64_t size,
     }
 }
 
-// Unit rows and what divided them, to go back through the division.
-struct UnitRows {
-    at::Tensor rows, length;  // [n, E]; [n, 1] max(|x|, eps)
-
-    explicit UnitRows(const at::Tensor& x)
-    {
-        const auto wide = at_least_float(x);
-        length = at::linalg_vector_norm(wide, 2, at::IntArrayRef{-1}, true).clamp_min_(unit_eps);
-        rows = (wide / length).contiguous();
-    }
-};
+UnitRows to_unit(const at::Tensor& x)
+{
+    const auto values = at_least_float(x).contiguous();
+    return {values, at::linalg_vector_norm(values, 2, at::IntArrayRef{-1}, true).clamp_min_(unit_eps)};
+}
 
 // Turns the gradient by unit rows into that by the rows themselves, in place: of x/|x| what is along the row
 // falls out, of x/eps nothing does.
-void back_through_division(at::Tensor& grad, const at::Tensor& rows, const at::Tensor& length,
-                           std::int64_t tile)
+void back_through_division(at::Tensor& grad, const UnitRows& rows, std::int64_t tile)
 {
     for_each_part(grad.size(0), tile, [&](std::int64_t first, std::int64_t count) {
         auto part = grad.narrow(0, first, count);
-        const auto unit = rows.narrow(0, first, count), divisor = length.narrow(0, first, count);
+        const auto unit = rows.part(first, count), divisor = rows.length.narrow(0, first, count);
         const auto along = (part * unit).sum(1, true).mul_(divisor > unit_eps);
         part.addcmul_(unit, along, -1).div_(divisor);
     });
@@ -88,22 +75,23 @@ void back_through_division(at::Tensor& grad, const at::Tensor& rows, const at::T
 
 }  // namespace
 
-struct GatheredSpectra::State {
+struct GatheredState {
     comm::Communicator& ranks;
     Gather gather;
-    at::Tensor spectrum;  // [n, E] of this rank (gather full: of all), with its graph
-    UnitRows own;
-    at::Tensor all_rows{};  // of all ranks, after all(); own.rows where nothing is gathered
+    at::Tensor spectrum;     // [n, E] of this rank (gather full: of all), with its graph
+    UnitRows own, of_all{};  // of all ranks, after all(); own where nothing is gathered
+    at::Tensor sent{};
     std::unique_ptr<comm::Work> work{};
 
     bool spread() const { return gather == Gather::grad && ranks.size() > 1; }
-    const at::Tensor& all()
+    const UnitRows& all()
     {
         if (work) {
             work->wait();
             work.reset();
+            sent.reset();
         }
-        return all_rows;
+        return of_all;
     }
 };
 
@@ -113,97 +101,19 @@ GatheredSpectra::GatheredSpectra(comm::Communicator& ranks, const at::Tensor& sp
     const auto rows =
         gather == Gather::full ? comm::all_gather_with_grad(ranks, at_least_float(spectrum)) : spectrum;
     const at::NoGradGuard no_grad;
-    state_ = std::make_unique<State>(ranks, gather, rows, UnitRows(rows));
-    state_->all_rows = state_->own.rows;
-    if (state_->spread()) {
-        state_->work = ranks.all_gather_async(state_->own.rows, state_->all_rows);
+    state_ = std::make_unique<GatheredState>(ranks, gather, rows, to_unit(rows.detach()));
+    auto& state = *state_;
+    if (state.spread()) {
+        state.sent = state.own.part(0, rows.size(0));
+        state.work = ranks.all_gather_async(state.sent, state.of_all.values);
+    } else {
+        state.of_all = state.own;
     }
 }
 
 GatheredSpectra::~GatheredSpectra() = default;
 
 namespace {
-
-void in_parallel(std::int64_t n, const std::function<void(std::int64_t)>& visit)
-{
-    if (n == 1) {  // here, so that what is called may use all threads
-        visit(0);
-        return;
-    }
-    at::parallel_for(0, n, 1, [&](std::int64_t begin, std::int64_t end) {
-        for (auto i = begin; i < end; ++i) {
-            visit(i);
-        }
-    });
-}
-
-// The cosines of the rows of `image` with those of `spectra`, in tiles. In row i the match is column i +
-// `offset`.
-class Tiles {
-public:
-    Tiles(const at::Tensor& image, const at::Tensor& spectra, double scale, std::int64_t offset,
-          std::int64_t tile, bool gradients)
-        : rows_(image.size(0)),
-          columns_(spectra.size(0)),
-          tile_(std::min(tile, std::max(rows_, columns_))),
-          offset_(offset),
-          scale_(scale),
-          products_(make_tile_products(image, spectra, tile_, gradients)),
-          space_(at::empty({tile_ * tile_}, image.options()))
-    {
-    }
-
-    struct Strip {
-        at::Tensor cosines;          // [rows, width] contiguous; may be overwritten
-        std::int64_t row, column;    // of `image` and `spectra`, where it begins
-        std::int64_t first, number;  // its first row in the tile, its number in the tile
-    };
-
-    // before(column, width, strips) of each tile, visit(strip) of its strips, by several threads, and
-    // after(column, width).
-    template <typename Before, typename Visit, typename After>
-    void for_each(const Before& before, const Visit& visit, const After& after)
-    {
-        for_each_part(columns_, tile_, [&](std::int64_t column, std::int64_t width) {
-            products_->take_columns(column, width);
-            for_each_part(rows_, tile_, [&](std::int64_t row, std::int64_t height) {
-                products_->take_rows(row, height);
-                const auto rows = products_->strip() > 0 ? products_->strip() : height;
-                const auto strips = (height + rows - 1) / rows;
-                before(width, strips);
-                in_parallel(strips, [&](std::int64_t number) {
-                    const auto first = number * rows, count = std::min(rows, height - first);
-                    Strip strip{space_.narrow(0, first * width, count * width).view({count, width}),
-                                row + first, column, first, number};
-                    products_->cosines(first, strip.cosines);
-                    visit(strip);
-                });
-                after(column, width);
-            });
-        });
-    }
-
-    // In place in float32, else as float64.
-    at::Tensor exponentials(at::Tensor& cosines) const
-    {
-        auto e = scale_ > largest_float_scale ? cosines.to(at::kDouble) : cosines;
-        return e.sub_(1).mul_(scale_).exp_();
-    }
-    // The part of a strip that is pairs' own, and the first row of `image` that has one in it.
-    at::Tensor matches(const at::Tensor& values, const Strip& strip) const
-    {
-        return values.diagonal(offset_ + strip.row - strip.column);
-    }
-    std::int64_t first_match(const Strip& strip) const { return std::max(strip.row, strip.column - offset_); }
-    TileProducts& products() { return *products_; }
-    at::ScalarType type() const { return scale_ > largest_float_scale ? at::kDouble : space_.scalar_type(); }
-
-private:
-    std::int64_t rows_, columns_, tile_, offset_;
-    double scale_;
-    std::unique_ptr<TileProducts> products_;
-    at::Tensor space_;
-};
 
 // log Σ_j exp(scale·(cosine_j - match)) of a row or column, from the sum of e over all but the match: exact
 // also where the pair is told apart so well that the loss is next to 0.
@@ -212,64 +122,42 @@ at::Tensor loss_of(const at::Tensor& other_sum, const at::Tensor& match, double 
     return (other_sum * ((1 - match) * scale).exp_()).log1p_();
 }
 
-// What turns e into the softmax: exp(scale·(1 - match) - loss).
-at::Tensor weight_of(const at::Tensor& loss, const at::Tensor& match, double scale)
+// The logarithm of what turns exp(scale·(cosine - 1)) into the softmax.
+at::Tensor log_weight_of(const at::Tensor& loss, const at::Tensor& match, double scale)
 {
-    return ((1 - match) * scale - loss).exp_();
+    return (1 - match) * scale - loss;
 }
 
 // InfoNCE of [n, E] image and spectrum embeddings.
 class TiledInfoNce : public torch::autograd::Function<TiledInfoNce> {
 public:
     static at::Tensor forward(AutogradContext* context, const at::Tensor& image, const at::Tensor& spectrum,
-                              const at::Tensor& scale, GatheredSpectra::State* gathered, std::int64_t tile)
+                              const at::Tensor& scale, GatheredState* gathered, std::int64_t tile)
     {
         const FullPrecision guard(c10::autocast_dispatch_keyset);
-        const UnitRows images(image);
-        const auto& own_spectra = gathered->own;
         auto* ranks = gathered->spread() ? &gathered->ranks : nullptr;  // null: these are all pairs
         const auto rows = image.size(0);
-        const auto& spectra = gathered->all();
         const auto first = ranks ? ranks->rank() * rows : 0;
         const auto factor = scale.item<double>();
-
-        const auto exact = images.rows.options().dtype(at::kDouble);
-        auto row_sum = at::zeros({rows}, exact), column_sum = at::zeros({spectra.size(0)}, exact);
-        auto match = at::empty({rows}, exact);
-        Tiles tiles(images.rows, spectra, factor, first, tile, false);
-        at::Tensor strip_sums;  // of the columns, added up in the order of the strips
-        tiles.for_each(
-            [&](std::int64_t width, std::int64_t strips) {
-                strip_sums = at::empty({strips, width}, exact);
-            },
-            [&](Tiles::Strip& strip) {
-                const auto own = tiles.matches(strip.cosines, strip);
-                if (own.size(0) > 0) {
-                    match.narrow(0, tiles.first_match(strip), own.size(0)).copy_(own);
-                }
-                const auto e = tiles.exponentials(strip.cosines);
-                tiles.matches(e, strip).zero_();
-                row_sum.narrow(0, strip.row, e.size(0)).add_(e.sum(1));
-                strip_sums[strip.number].copy_(e.sum(0));
-            },
-            [&](std::int64_t column, std::int64_t width) {
-                column_sum.narrow(0, column, width).add_(strip_sums.sum(0));
-            });
+        const Contrast pairs{to_unit(image.detach()), gathered->all(), factor, first, tile};
+        auto sums = contrast_sums(pairs);
         if (ranks) {
-            ranks->all_reduce_sum(column_sum);
+            ranks->all_reduce_sum(sums.column);
         }
-        const auto all_match = ranks ? ranks->all_gather(match) : match;
-        const auto row_loss = loss_of(row_sum, match, factor);
-        const auto column_loss = loss_of(column_sum, all_match, factor);
+        const auto all_match = ranks ? ranks->all_gather(sums.match) : sums.match;
+        const auto row_loss = loss_of(sums.row, sums.match, factor);
+        const auto column_loss = loss_of(sums.column, all_match, factor);
 
-        context->save_for_backward({images.rows, images.length, spectra, own_spectra.length, scale, row_loss,
-                                    column_loss, all_match});
+        context->save_for_backward({pairs.image.values, pairs.image.length, pairs.spectra.values,
+                                    pairs.spectra.length, gathered->own.values, gathered->own.length, scale,
+                                    row_loss, column_loss, all_match});
         context->saved_data["types"] =
             std::vector<std::int64_t>{static_cast<std::int64_t>(image.scalar_type()),
                                       static_cast<std::int64_t>(spectrum.scalar_type())};
         context->saved_data["tile"] = tile;
         context->saved_data["ranks"] = reinterpret_cast<std::int64_t>(ranks);
-        return (0.5 * (row_loss + column_loss.narrow(0, first, rows)).mean()).to(images.rows.scalar_type());
+        return (0.5 * (row_loss + column_loss.narrow(0, first, rows)).mean())
+            .to(pairs.image.values.scalar_type());
     }
 
     // With G the derivative by the logits, the gradients by unit rows are scale·G·spectra and scale·Gᵀ·image.
@@ -279,17 +167,21 @@ public:
     {
         const FullPrecision guard(c10::autocast_dispatch_keyset);
         const auto saved = context->get_saved_variables();
-        const auto &image = saved[0], &spectra = saved[2], &scale = saved[4];
+        const UnitRows image{saved[0], saved[1]}, spectra{saved[2], saved[3]}, own{saved[4], saved[5]};
+        const auto &scale = saved[6], &row_loss = saved[7], &column_loss = saved[8], &match = saved[9];
         const auto tile = context->saved_data["tile"].toInt();
         const auto types = context->saved_data["types"].toIntVector();
         auto* ranks = reinterpret_cast<comm::Communicator*>(context->saved_data["ranks"].toInt());
-        const auto rows = image.size(0);
+        const auto rows = image.values.size(0);
         const auto first = ranks ? ranks->rank() * rows : 0;
         const auto factor = scale.item<double>();
 
-        auto image_grad = at::zeros_like(image), spectra_grad = at::zeros_like(spectra);
-        add_gradients(Losses{saved[5], saved[6], saved[7], factor, first, tile}, image, spectra, image_grad,
-                      spectra_grad);
+        auto image_grad = at::zeros_like(image.values), spectra_grad = at::zeros_like(spectra.values);
+        // Of the matches: softmax - 1, both ways.
+        const ContrastWeights weights{log_weight_of(row_loss, match.narrow(0, first, rows), factor),
+                                      log_weight_of(column_loss, match, factor),
+                                      at::expm1(-row_loss) + at::expm1(-column_loss.narrow(0, first, rows))};
+        add_contrast_gradients({image, spectra, factor, first, tile}, weights, image_grad, spectra_grad);
         const auto mean = upstream[0].item<double>() / (2.0 * static_cast<double>(rows));
         // S is linear in the scale as in the rows of `image`, so their gradients tell that of the scale.
         const auto scale_grad =
@@ -297,9 +189,8 @@ public:
         if (ranks) {
             spectra_grad = ranks->reduce_scatter_sum(spectra_grad);
         }
-        back_through_division(image_grad.mul_(mean * factor), image, saved[1], tile);
-        back_through_division(spectra_grad.mul_(mean * factor), spectra.narrow(0, first, rows), saved[3],
-                              tile);
+        back_through_division(image_grad.mul_(mean * factor), image, tile);
+        back_through_division(spectra_grad.mul_(mean * factor), own, tile);
         return {image_grad.to(static_cast<at::ScalarType>(types[0])),
                 spectra_grad.to(static_cast<at::ScalarType>(types[1])),
                 scale_grad.defined() ? scale_grad.to(scale.scalar_type()) : at::Tensor(), at::Tensor(),
@@ -307,47 +198,11 @@ public:
     }
 
 private:
-    struct Losses {
-        at::Tensor row, column, match;  // match: cosines of all pairs
-        double scale;
-        std::int64_t first, tile;
-    };
-
-    static void add_gradients(const Losses& of, const at::Tensor& image, const at::Tensor& spectra,
-                              at::Tensor& image_grad, at::Tensor& spectra_grad)
+    static at::Tensor dot(const UnitRows& rows, const at::Tensor& grad, std::int64_t tile)
     {
-        Tiles tiles(image, spectra, of.scale, of.first, of.tile, true);
-        const auto own_match = of.match.narrow(0, of.first, image.size(0));
-        const auto row_weight = weight_of(of.row, own_match, of.scale).to(tiles.type()).unsqueeze(1);
-        const auto column_weight = weight_of(of.column, of.match, of.scale).to(tiles.type());
-        // 1 - softmax of the pairs themselves, both ways.
-        const auto pairs = at::expm1(-of.row) + at::expm1(-of.column.narrow(0, of.first, image.size(0)));
-        tiles.for_each(
-            [](std::int64_t, std::int64_t) {},
-            [&](Tiles::Strip& strip) {
-                auto& grad = strip.cosines;
-                const auto e = tiles.exponentials(grad);
-                const auto weights = row_weight.narrow(0, strip.row, e.size(0)) +
-                                     column_weight.narrow(0, strip.column, e.size(1));
-                if (e.is_same(grad)) {
-                    grad.mul_(weights);
-                } else {
-                    grad.copy_(e * weights);
-                }
-                const auto own = tiles.matches(grad, strip);
-                if (own.size(0) > 0) {
-                    own.copy_(pairs.narrow(0, tiles.first_match(strip), own.size(0)));
-                }
-                tiles.products().add_image_gradient(strip.first, grad, image_grad);
-            },
-            [&](std::int64_t, std::int64_t) { tiles.products().add_spectra_gradient(spectra_grad); });
-    }
-
-    static at::Tensor dot(const at::Tensor& a, const at::Tensor& b, std::int64_t tile)
-    {
-        auto sum = at::zeros({}, a.options().dtype(at::kDouble));
-        for_each_part(a.size(0), tile, [&](std::int64_t first, std::int64_t count) {
-            sum.add_((a.narrow(0, first, count) * b.narrow(0, first, count)).sum());
+        auto sum = at::zeros({}, grad.options().dtype(at::kDouble));
+        for_each_part(grad.size(0), tile, [&](std::int64_t first, std::int64_t count) {
+            sum.add_((rows.part(first, count) * grad.narrow(0, first, count)).sum());
         });
         return sum;
     }
@@ -370,7 +225,7 @@ at::Tensor info_nce(comm::Communicator& ranks, const at::Tensor& image, const at
 at::Tensor info_nce(const at::Tensor& image, const GatheredSpectra& spectra, const at::Tensor& scale,
                     std::int64_t tile)
 {
-    auto& state = spectra.state();
+    auto& state = *spectra.state_;
     const auto images =
         state.gather == Gather::full ? comm::all_gather_with_grad(state.ranks, at_least_float(image)) : image;
     return TiledInfoNce::apply(images, state.spectrum, scale, &state, tile);

@@ -8,6 +8,7 @@
 
 #include "comm/communicator.hpp"
 #include "config/options.hpp"
+#include "ssl/contrast.hpp"
 
 namespace astroclip::ssl {
 
@@ -22,7 +23,7 @@ namespace astroclip::ssl {
 enum class Gather { grad, none, full };
 Gather gather_from_name(const std::string& name);  // throws ConfigError
 
-inline constexpr int default_tile = 256;
+inline constexpr int default_tile = 512;
 
 struct InfoNceConfig {
     std::string gather = "grad";
@@ -32,10 +33,10 @@ struct InfoNceConfig {
 };
 void bind(config::Section options, InfoNceConfig& config);
 
-inline constexpr double unit_eps = 1e-3;  // rows shorter than this are divided by it
-
 // x / max(|x|, eps) along the last dimension; at least float32.
 at::Tensor unit_rows(const at::Tensor& x, double eps = unit_eps);
+
+struct GatheredState;
 
 // The spectra's embeddings, on their way to all ranks: begun before the images are encoded, what is sent is
 // sent meanwhile. Of one step; `ranks` outlives it.
@@ -45,11 +46,10 @@ public:
     GatheredSpectra(comm::Communicator& ranks, const at::Tensor& spectrum, Gather gather = Gather::grad);
     ~GatheredSpectra();
 
-    struct State;
-    State& state() const { return *state_; }
-
 private:
-    std::unique_ptr<State> state_;
+    friend at::Tensor info_nce(const at::Tensor& image, const GatheredSpectra& spectra,
+                               const at::Tensor& scale, std::int64_t tile);
+    std::unique_ptr<GatheredState> state_;
 };
 
 // Symmetric InfoNCE (van den Oord et al. 2018; Radford et al. 2021) of matching rows:
@@ -66,7 +66,7 @@ private:
 //
 // Collective, forward and backward; the upstream gradient must be the same on all ranks, and scale <= 100.
 // The tiled form never holds more than tile x tile logits: it keeps the loss of each row and column and
-// computes the logits again in the backward pass. On the CPU it multiplies as tile_products.hpp says. Each
+// computes the logits again in the backward pass. On the CPU it multiplies as split_contrast.hpp says. Each
 // rank computes its own rows of S once; the column sums of all ranks are added up, so only the spectra are
 // gathered and only their gradients scattered.
 at::Tensor info_nce(comm::Communicator& ranks, const at::Tensor& image, const at::Tensor& spectrum,

@@ -130,7 +130,7 @@ TEST(InfoNce, OfManyRanksEqualsThatOfOneWithItsGradients)
     }
 }
 
-// 64 pairs on 1, 2 or 4 ranks, wide enough for products of split factors (tile_products.hpp).
+// 64 pairs on 1, 2 or 4 ranks, wide enough for products of split factors (split_contrast.hpp).
 TEST(InfoNce, OfWideEmbeddingsOfManyRanksEqualsTheExactOneOfOneRank)
 {
     const auto ranks = test::all_ranks();
@@ -140,11 +140,44 @@ TEST(InfoNce, OfWideEmbeddingsOfManyRanksEqualsTheExactOneOfOneRank)
         for (const auto& [type, tolerance] : precisions) {
             const Pairs own{ranks.share(exact.image.to(type)), ranks.share(exact.spectrum.to(type))};
             for (const auto gather : {Gather::grad, Gather::full}) {
-                expect_equal(averaged(ranks, outcome(ranks, own, scale, gather, tiled, 32)), whole,
+                expect_equal(averaged(ranks, outcome(ranks, own, scale, gather, tiled, 64)), whole,
                              tolerance);
             }
         }
     }
+}
+
+// Numbers of pairs that fill no tile, strip or vector; some rows are short, one spectrum is almost its image.
+TEST(InfoNce, OfWideEmbeddingsIsExactForAnyNumberOfPairs)
+{
+    const auto alone = test::this_rank_alone();
+    for (const std::int64_t n : {1, 7, 67, 129, 333}) {
+        auto exact = fill_pairs(n, 320, at::kDouble);
+        exact.image.narrow(0, n / 2, 1).mul_(1e-6);
+        exact.spectrum[0].copy_(exact.image[0] + 1e-3 * exact.spectrum[0]);
+        const Pairs single{exact.image.to(at::kFloat), exact.spectrum.to(at::kFloat)};
+        for (const double scale : {1.0, 15.5, 100.0}) {
+            const auto whole = outcome(alone, exact, scale, Gather::none, !tiled);
+            for (const std::int64_t tile : {64, 192, 512}) {
+                const auto ours = outcome(alone, single, scale, Gather::none, tiled, tile);
+                // A logit of 100 is itself known to 1e-5 in float32.
+                const double tolerance = scale > 40 ? 5e-5 : 1e-5;
+                EXPECT_LT(test::relative_difference(ours.loss, whole.loss), tolerance) << n << " " << scale;
+                EXPECT_LT(test::relative_difference(ours.image, whole.image), tolerance) << n << " " << scale;
+                EXPECT_LT(test::relative_difference(ours.spectrum, whole.spectrum), tolerance)
+                    << n << " " << scale;
+            }
+        }
+    }
+}
+
+TEST(InfoNce, OfWideEmbeddingsIsNotANumberWhereAnEmbeddingIsNone)
+{
+    auto pairs = fill_pairs(70, 256, at::kFloat);
+    pairs.image[3][5] = NAN;
+    const auto result = outcome(test::this_rank_alone(), pairs, 15.5, Gather::none, tiled, 64);
+    EXPECT_TRUE(result.loss.isnan().item<bool>());
+    EXPECT_TRUE(result.spectrum.isnan().any().item<bool>());
 }
 
 // Local losses over gathered embeddings, but no gradient through the gathering (open_clip: local_loss without

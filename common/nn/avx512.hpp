@@ -1,0 +1,62 @@
+#pragma once
+
+#if defined(__x86_64__)
+
+#include <ATen/native/CPUBlas.h>
+#include <immintrin.h>
+
+// For functions that are called only where has_avx512() says so.
+#define ASTROCLIP_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
+
+namespace astroclip::nn {
+
+// AVX-512, and bfloat16 products through at::native::cpublas::brgemm.
+inline bool has_avx512()
+{
+    static const bool known = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bf16") &&
+                              at::native::cpublas::could_pack(at::kBFloat16);
+    return known;
+}
+
+inline constexpr std::int64_t lanes = 16;  // float32 values of a vector
+
+inline __mmask16 first_lanes(std::int64_t n) { return n >= lanes ? 0xffff : (1U << n) - 1; }
+
+// exp(x), x <= 0, as 2^exponent · factor, to 2e-7 of its value: factor = exp(r), r = x - exponent · ln 2, by
+// its Taylor series (|r| <= ln2/2; ln 2 in two parts, of which the first times an exponent is exact). 0 below
+// -690. NaN stays NaN: of two operands the maximum of AVX-512 gives the second if one is NaN.
+struct Power {
+    __m512 factor, exponent;
+};
+ASTROCLIP_AVX512 inline Power power_of_e(__m512 x)
+{
+    const auto t = _mm512_max_ps(_mm512_set1_ps(-690.0F), x);
+    const auto n = _mm512_roundscale_ps(_mm512_mul_ps(t, _mm512_set1_ps(1.44269504F)),
+                                        _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    auto r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375F), t);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4F), r);
+    auto y = _mm512_set1_ps(1.38888889e-3F);  // 1/6!, 1/5!, …
+    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(8.33333333e-3F));
+    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(4.16666667e-2F));
+    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(1.66666667e-1F));
+    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(0.5F));
+    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(1.0F));
+    return {_mm512_fmadd_ps(y, r, _mm512_set1_ps(1.0F)), n};
+}
+ASTROCLIP_AVX512 inline __m512 exp_of(__m512 x)
+{
+    const auto power = power_of_e(x);
+    return _mm512_scalef_ps(power.factor, power.exponent);
+}
+
+// 16 values as bfloat16, rounded to nearest, and back.
+ASTROCLIP_AVX512 inline __m256i to_bfloat16(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
+ASTROCLIP_AVX512 inline __m512 from_bfloat16(__m256i x)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+}
+
+}  // namespace astroclip::nn
+
+#endif

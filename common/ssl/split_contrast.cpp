@@ -1,0 +1,450 @@
+#include "ssl/split_contrast.hpp"
+
+#include "core/error.hpp"
+
+#if defined(__x86_64__)
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <vector>
+
+#include "nn/avx512.hpp"
+
+namespace astroclip::ssl {
+namespace {
+
+using at::BFloat16;
+using nn::lanes;
+
+constexpr std::int64_t strip_rows = 128;  // what one thread computes at once, however many there are
+// Columns of a right factor that are next to each other in memory, and what rows and columns are filled up
+// to, with zeros.
+constexpr std::int64_t panel = 64;
+
+std::int64_t padded(std::int64_t n) { return (n + panel - 1) / panel * panel; }
+
+// visit(first, count) of parts of 0 … n - 1.
+void in_parts(std::int64_t n, std::int64_t size, const std::function<void(std::int64_t, std::int64_t)>& visit)
+{
+    for (std::int64_t first = 0; first < n; first += size) {
+        visit(first, std::min(size, n - first));
+    }
+}
+void in_parallel_parts(std::int64_t n, std::int64_t size,
+                       const std::function<void(std::int64_t, std::int64_t)>& visit)
+{
+    at::parallel_for(0, (n + size - 1) / size, 1, [&](std::int64_t begin, std::int64_t end) {
+        in_parts(std::min(end * size, n) - begin * size, size,
+                 [&](std::int64_t first, std::int64_t count) { visit(begin * size + first, count); });
+    });
+}
+
+// Space for a float32 matrix as the sum of two of bfloat16. As a left factor it lies there by rows. As a
+// right one [k, n] it lies in panels of 64 columns, k in pairs: the values of rows 2i and 2i + 1 side by
+// side, the order in which the processor takes them.
+struct Split {
+    BFloat16 *high, *rest;
+
+    Split operator+(std::int64_t offset) const { return {high + offset, rest + offset}; }
+};
+
+struct SplitSpace {
+    explicit SplitSpace(std::int64_t size)
+        : space(at::empty({2, size}, at::kBFloat16)),
+          split{space.mutable_data_ptr<BFloat16>(), space.mutable_data_ptr<BFloat16>() + size}
+    {
+    }
+    at::Tensor space;
+    Split split;
+};
+
+struct SplitValues {
+    __m256i high, rest;
+};
+ASTROCLIP_AVX512 inline SplitValues split(__m512 x)
+{
+    const auto high = nn::to_bfloat16(x);
+    return {high, nn::to_bfloat16(_mm512_sub_ps(x, nn::from_bfloat16(high)))};
+}
+
+ASTROCLIP_AVX512 inline void store(BFloat16* to, __m256i x)
+{
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), x);
+}
+ASTROCLIP_AVX512 inline void store_pairs(BFloat16* to, __m256i even, __m256i odd)
+{
+    _mm512_storeu_si512(
+        to, _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16)));
+}
+
+// factor · from as a row of a left factor; n in whole vectors.
+ASTROCLIP_AVX512 void split_row(const float* from, float factor, std::int64_t n, Split to)
+{
+    for (std::int64_t i = 0; i < n; i += lanes) {
+        const auto x = split(_mm512_mul_ps(_mm512_loadu_ps(from + i), _mm512_set1_ps(factor)));
+        store(to.high + i, x.high);
+        store(to.rest + i, x.rest);
+    }
+}
+
+// Rows of unit length for the factors of products.
+class Rows {
+public:
+    explicit Rows(const UnitRows& rows)
+        : values_(rows.values.const_data_ptr<float>()),
+          length_(rows.length.defined() ? rows.length.const_data_ptr<float>() : nullptr),
+          width_(rows.values.size(1))
+    {
+    }
+
+    std::int64_t width() const { return width_; }  // E
+
+    // Rows first … as a left factor.
+    void by_rows(std::int64_t first, std::int64_t count, Split to) const
+    {
+        for (std::int64_t i = 0; i < count; ++i) {
+            split_row(row(first + i), factor(first + i), width_, to + i * width_);
+        }
+    }
+
+    // The same as rows `at` … of a right factor of k rows, filled up with zeros to whole blocks of 64.
+    ASTROCLIP_AVX512 void paired(std::int64_t first, std::int64_t count, std::int64_t at, std::int64_t k,
+                                 Split to) const
+    {
+        for (std::int64_t i = 0; i < padded(count); i += 2) {
+            for (std::int64_t j = 0; j < width_; j += lanes) {
+                const auto even = unit(first + i, j, i < count), odd = unit(first + i + 1, j, i + 1 < count);
+                const auto place = j / panel * panel * k + (at + i) * panel + 2 * (j % panel);
+                store_pairs(to.high + place, even.high, odd.high);
+                store_pairs(to.rest + place, even.rest, odd.rest);
+            }
+        }
+    }
+
+    // Rows first … as the panel of 64 columns of a right factor [E, 64]. `row_space`: for one row.
+    void turned(std::int64_t first, std::int64_t count, Split row_space, Split to) const
+    {
+        std::fill_n(row_space.high, width_, BFloat16(0));
+        std::fill_n(row_space.rest, width_, BFloat16(0));
+        for (std::int64_t i = panel - 1; i >= 0; --i) {  // those that are not there first: zeros
+            if (i < count) {
+                split_row(row(first + i), factor(first + i), width_, row_space);
+            }
+            for (std::int64_t j = 0; j < width_; j += 2) {
+                std::copy_n(row_space.high + j, 2, to.high + j * panel + 2 * i);
+                std::copy_n(row_space.rest + j, 2, to.rest + j * panel + 2 * i);
+            }
+        }
+    }
+
+private:
+    const float* row(std::int64_t i) const { return values_ + i * width_; }
+    float factor(std::int64_t i) const { return length_ != nullptr ? 1 / length_[i] : 1.0F; }
+    ASTROCLIP_AVX512 SplitValues unit(std::int64_t i, std::int64_t j, bool there) const
+    {
+        return there ? split(_mm512_mul_ps(_mm512_loadu_ps(row(i) + j), _mm512_set1_ps(factor(i))))
+                     : SplitValues{_mm256_setzero_si256(), _mm256_setzero_si256()};
+    }
+
+    const float *values_, *length_;
+    std::int64_t width_;
+};
+
+// out = left · right, or added to it. left [rows, k] by rows, right [k, n]; n in whole panels.
+void multiply(Split left, std::int64_t rows, std::int64_t k, Split right, std::int64_t n, float* out,
+              std::int64_t stride, bool add)
+{
+    using at::native::cpublas::brgemm;
+    for (std::int64_t column = 0; column < n; column += panel) {
+        const auto b = right + column * k;
+        brgemm(rows, panel, k, k, panel, stride, add, left.rest, b.high, out + column);
+        brgemm(rows, panel, k, k, panel, stride, true, left.high, b.rest, out + column);
+        brgemm(rows, panel, k, k, panel, stride, true, left.high, b.high, out + column);
+    }
+}
+
+// Logits or what becomes of them, of one strip of a tile.
+struct Strip {
+    float* values;  // [rows, columns], filled up to padded(columns); rows `stride` apart
+    std::int64_t stride, row, rows, column, columns;  // row, column: of `image` and `spectra`
+
+    // visit(row of `image`, value) of the matches.
+    template <typename Visit>
+    void matches(std::int64_t offset, const Visit& visit) const
+    {
+        const auto first = std::max(row, column - offset),
+                   after = std::min(row + rows, column + columns - offset);
+        for (auto i = first; i < after; ++i) {
+            visit(i, values[(i - row) * stride + i + offset - column]);
+        }
+    }
+};
+
+ASTROCLIP_AVX512 inline void add(double* sum, __m512d x)
+{
+    _mm512_storeu_pd(sum, _mm512_add_pd(_mm512_loadu_pd(sum), x));
+}
+
+// Adds exp(scale · (cosine - 1)) up, in float64: to row_sum [rows] and column_sum [padded(columns)].
+ASTROCLIP_AVX512 void add_exponentials(const Strip& strip, float scale, double* row_sum, double* column_sum)
+{
+    const auto factor = _mm512_set1_ps(scale), shift = _mm512_set1_ps(-scale);
+    for (std::int64_t i = 0; i < strip.rows; ++i) {
+        auto sum = _mm512_setzero_pd();
+        for (std::int64_t j = 0; j < strip.columns; j += lanes) {
+            const auto part = nn::first_lanes(strip.columns - j);
+            const auto cosine = _mm512_loadu_ps(strip.values + i * strip.stride + j);
+            const auto e = nn::power_of_e(_mm512_fmadd_ps(cosine, factor, shift));
+            const auto y = _mm512_maskz_mov_ps(part, e.factor);
+            const auto first = _mm512_scalef_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(y)),
+                                                _mm512_cvtps_pd(_mm512_castps512_ps256(e.exponent)));
+            const auto second = _mm512_scalef_pd(_mm512_cvtps_pd(_mm512_extractf32x8_ps(y, 1)),
+                                                 _mm512_cvtps_pd(_mm512_extractf32x8_ps(e.exponent, 1)));
+            sum = _mm512_add_pd(sum, _mm512_add_pd(first, second));
+            add(column_sum + j, first);
+            add(column_sum + j + lanes / 2, second);
+        }
+        row_sum[i] += _mm512_reduce_add_pd(sum);
+    }
+}
+
+// Numbers of float64 as sums of two of float32, so that adding both to a float32 loses nothing.
+struct Exponents {
+    explicit Exponents(const at::Tensor& exact)
+        : high(exact.to(at::kFloat)), low((exact - high).to(at::kFloat))
+    {
+    }
+    const float* upper() const { return high.const_data_ptr<float>(); }
+    const float* lower() const { return low.const_data_ptr<float>(); }
+    at::Tensor high, low;
+};
+
+// ContrastWeights without the matches, the shift of the cosines by 1 in the exponents.
+struct Softmax {
+    Softmax(const ContrastWeights& weights, double scale)
+        : row(weights.row - scale), column(weights.column - scale), factor(static_cast<float>(scale))
+    {
+    }
+    Exponents row, column;
+    float factor;
+};
+
+// Turns cosines into the derivative by the logits, and fills it up with zeros.
+ASTROCLIP_AVX512 void to_gradient(const Strip& strip, const Softmax& of)
+{
+    const auto scale = _mm512_set1_ps(of.factor);
+    const auto *upper = of.column.upper() + strip.column, *lower = of.column.lower() + strip.column;
+    for (std::int64_t i = 0; i < strip.rows; ++i) {
+        const auto row_upper = _mm512_set1_ps(of.row.upper()[strip.row + i]);
+        const auto row_lower = _mm512_set1_ps(of.row.lower()[strip.row + i]);
+        for (std::int64_t j = 0; j < padded(strip.columns); j += lanes) {
+            const auto part = nn::first_lanes(std::max<std::int64_t>(strip.columns - j, 0));
+            auto* value = strip.values + i * strip.stride + j;
+            const auto cosine = _mm512_loadu_ps(value);
+            const auto by_row = _mm512_add_ps(_mm512_fmadd_ps(cosine, scale, row_upper), row_lower);
+            const auto by_column =
+                _mm512_add_ps(_mm512_fmadd_ps(cosine, scale, _mm512_maskz_loadu_ps(part, upper + j)),
+                              _mm512_maskz_loadu_ps(part, lower + j));
+            _mm512_storeu_ps(value, _mm512_maskz_add_ps(part, nn::exp_of(by_row), nn::exp_of(by_column)));
+        }
+    }
+}
+
+// The strip as columns `at` … of a left factor with the strip's columns as rows of length k, filled up with
+// zeros to whole blocks of 64.
+ASTROCLIP_AVX512 void split_turned(const Strip& strip, std::int64_t at, std::int64_t k, Split to)
+{
+    const auto step =
+        _mm512_mullo_epi32(_mm512_set1_epi32(static_cast<int>(strip.stride)),
+                           _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
+    for (std::int64_t i = 0; i < padded(strip.rows); i += lanes) {
+        const auto part = nn::first_lanes(std::max<std::int64_t>(strip.rows - i, 0));
+        for (std::int64_t j = 0; j < strip.columns; ++j) {
+            const auto x = split(_mm512_mask_i32gather_ps(
+                _mm512_setzero_ps(), part, step, strip.values + i * strip.stride + j, sizeof(float)));
+            store(to.high + j * k + at + i, x.high);
+            store(to.rest + j * k + at + i, x.rest);
+        }
+    }
+}
+
+struct Tile {
+    std::int64_t row, rows, column, columns;  // of `image` and `spectra`
+};
+
+// The tiles of a contrast, one after the other, and their strips, which threads share.
+class Tiles {
+public:
+    Tiles(const Contrast& of, bool gradients)
+        : image_(of.image),
+          spectra_(of.spectra),
+          rows_(of.image.values.size(0)),
+          columns_(of.spectra.values.size(0)),
+          tile_(std::min(of.tile, padded(std::max(rows_, columns_)))),
+          gradients_(gradients),
+          turned_(tile_ * width()),
+          paired_columns_(gradients ? tile_ * width() : 0)
+    {
+        for (int i = 0; i < std::min<std::int64_t>(at::get_num_threads(), tile_ / strip_rows + 1); ++i) {
+            scratch_.emplace_back(width(), tile_);
+        }
+    }
+
+    // visit(tile, strip, space for its gradient as a left factor) of the strips of each tile, by several
+    // threads, then after(tile).
+    template <typename Visit, typename After>
+    void for_each(const Visit& visit, const After& after)
+    {
+        in_parts(columns_, tile_, [&](std::int64_t column, std::int64_t columns) {
+            take_columns(column, columns);
+            in_parts(rows_, tile_, [&](std::int64_t row, std::int64_t rows) {
+                const Tile tile{row, rows, column, columns};
+                in_parallel_parts(rows, strip_rows, [&](std::int64_t first, std::int64_t count) {
+                    auto& own = scratch_[static_cast<std::size_t>(at::get_thread_num())];
+                    const Strip strip{own.values.mutable_data_ptr<float>(),
+                                      own.values.size(1),
+                                      row + first,
+                                      count,
+                                      column,
+                                      columns};
+                    image_.by_rows(strip.row, count, own.rows.split);
+                    multiply(own.rows.split, count, width(), turned_.split, padded(columns), strip.values,
+                             strip.stride, false);
+                    visit(tile, strip, own.grad.split);
+                    at::native::cpublas::brgemm_release();
+                });
+                after(tile);
+            });
+        });
+    }
+
+    std::int64_t width() const { return image_.width(); }
+    std::int64_t size() const { return tile_; }
+    const Rows& image() const { return image_; }
+    Split paired_columns() const { return paired_columns_.split; }
+
+private:
+    // What a thread needs for a strip. Its rows are not a power of two apart, which caches take badly.
+    struct Scratch {
+        Scratch(std::int64_t width, std::int64_t tile)
+            : rows(strip_rows * width),
+              grad(strip_rows * tile),
+              values(at::empty({strip_rows, tile + lanes}, at::kFloat))
+        {
+        }
+        SplitSpace rows, grad;
+        at::Tensor values;
+    };
+
+    void take_columns(std::int64_t column, std::int64_t columns)
+    {
+        in_parallel_parts(columns, panel, [&](std::int64_t first, std::int64_t count) {
+            SplitSpace row_space(width());
+            spectra_.turned(column + first, count, row_space.split, turned_.split + first * width());
+            if (gradients_) {
+                spectra_.paired(column + first, count, first, padded(columns), paired_columns_.split);
+            }
+        });
+    }
+
+    Rows image_, spectra_;
+    std::int64_t rows_, columns_, tile_;
+    bool gradients_;
+    SplitSpace turned_, paired_columns_;
+    std::vector<Scratch> scratch_;
+};
+
+}  // namespace
+
+bool has_split_contrast(const Contrast& of)
+{
+    constexpr std::int64_t least_width = 256;
+    const auto& image = of.image.values;
+    return image.is_cpu() && image.scalar_type() == at::kFloat && image.size(1) >= least_width &&
+           image.size(1) % panel == 0 && of.tile % panel == 0 && nn::has_avx512();
+}
+
+ContrastSums split_sums(const Contrast& of)
+{
+    Tiles tiles(of, false);
+    const auto exact = of.image.values.options().dtype(at::kDouble);
+    ContrastSums sums{at::zeros({of.image.values.size(0)}, exact),
+                      at::zeros({of.spectra.values.size(0)}, exact),
+                      at::empty({of.image.values.size(0)}, exact)};
+    auto *row_sum = sums.row.mutable_data_ptr<double>(), *match = sums.match.mutable_data_ptr<double>();
+    // Of the columns, added up in the order of the strips.
+    const auto strip_sums = at::zeros({tiles.size() / strip_rows + 1, tiles.size()}, exact);
+    tiles.for_each(
+        [&](const Tile& tile, const Strip& strip, Split) {
+            strip.matches(of.offset, [&](std::int64_t i, float& cosine) {
+                match[i] = cosine;
+                cosine = -INFINITY;
+            });
+            auto own = strip_sums[(strip.row - tile.row) / strip_rows];
+            add_exponentials(strip, static_cast<float>(of.scale), row_sum + strip.row,
+                             own.mutable_data_ptr<double>());
+        },
+        [&](const Tile& tile) {
+            sums.column.narrow(0, tile.column, tile.columns)
+                .add_(strip_sums.sum(0).narrow(0, 0, tile.columns));
+            strip_sums.zero_();
+        });
+    return sums;
+}
+
+void add_split_gradients(const Contrast& of, const ContrastWeights& weights, at::Tensor& image_grad,
+                         at::Tensor& spectra_grad)
+{
+    Tiles tiles(of, true);
+    const auto width = tiles.width(), size = tiles.size();
+    const Softmax softmax(weights, of.scale);
+    const auto* match = weights.match.const_data_ptr<double>();
+    auto *by_image = image_grad.mutable_data_ptr<float>(),
+         *by_spectra = spectra_grad.mutable_data_ptr<float>();
+    const SplitSpace paired_rows(size * width), turned(size * size);
+    tiles.for_each(
+        [&](const Tile& tile, const Strip& strip, Split grad) {
+            to_gradient(strip, softmax);
+            strip.matches(of.offset,
+                          [&](std::int64_t i, float& value) { value = static_cast<float>(match[i]); });
+            const auto columns = padded(strip.columns), first = strip.row - tile.row;
+            for (std::int64_t i = 0; i < strip.rows; ++i) {
+                split_row(strip.values + i * strip.stride, 1, columns, grad + i * columns);
+            }
+            multiply(grad, strip.rows, columns, tiles.paired_columns(), width, by_image + strip.row * width,
+                     width, true);
+            tiles.image().paired(strip.row, strip.rows, first, padded(tile.rows), paired_rows.split);
+            split_turned(strip, first, padded(tile.rows), turned.split);
+        },
+        [&](const Tile& tile) {
+            const auto rows = padded(tile.rows);
+            in_parallel_parts(tile.columns, strip_rows, [&](std::int64_t first, std::int64_t count) {
+                multiply(turned.split + first * rows, count, rows, paired_rows.split, width,
+                         by_spectra + (tile.column + first) * width, width, true);
+                at::native::cpublas::brgemm_release();
+            });
+        });
+}
+
+}  // namespace astroclip::ssl
+
+#else
+
+namespace astroclip::ssl {
+
+bool has_split_contrast(const Contrast&) { return false; }
+
+ContrastSums split_sums(const Contrast&) { throw InternalError("split factors on another processor"); }
+
+void add_split_gradients(const Contrast&, const ContrastWeights&, at::Tensor&, at::Tensor&)
+{
+    throw InternalError("split factors on another processor");
+}
+
+}  // namespace astroclip::ssl
+
+#endif
