@@ -178,7 +178,7 @@ class Coadds(Images):
         bad.unlink()
         self.refused(66, ["coadd named", "frame-{band}.fits"], "ingest-images", *options, "--coadd-name", "frame-{band}.fits")
         self.refused(64, ["coadd-name"], "ingest-images", *options, "--coadd-name", "frame.fits")
-        self.refused(64, ["display images"], "ingest-images", *options, "--bands", "RGB")
+        self.refused(64, ["display images"], "ingest-images", *options[:-1], "RGB")
 
     def test_a_changed_coadd_is_noticed(self):
         images, wcs = self.one_large_image(self.folder / "bricks", "g")
