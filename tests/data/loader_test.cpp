@@ -217,7 +217,7 @@ TEST(Loader, NeverKeepsAStepWaitingThatTakesLongerThanReading)
 
 TEST(Loader, CostsAStepTheSameInAnyStore)
 {
-    // 76 million galaxies of the survey: an epoch's blocks are shuffled in a moment, and nothing else grows.
+    // 76 million galaxies of the survey: an epoch's blocks are shuffled once, and nothing else grows.
     Sampler sampler(76'000'000, 1440, 1);
     const auto start = std::chrono::steady_clock::now();
     sampler.slice(0, 0, 8);  // the epoch's blocks
@@ -225,8 +225,8 @@ TEST(Loader, CostsAStepTheSameInAnyStore)
     for (std::int64_t step = 1; step <= 200; ++step) sampler.slice(step, 0, 8);
     const std::chrono::duration<double> begin = first - start,
                                         steps = std::chrono::steady_clock::now() - first;
-    EXPECT_LT(begin.count(), 2);           // measured: 0.03 s
-    EXPECT_LT(steps.count() / 200, 0.01);  // measured: 0.0001 s
+    EXPECT_LT(begin.count(), 5);           // once an epoch; 0.4 s on a busy machine
+    EXPECT_LT(steps.count() / 200, 0.01);  // 0.0001 s there
     RecordProperty("epoch_s", std::to_string(begin.count()));
     RecordProperty("step_s", std::to_string(steps.count() / 200));
 }
