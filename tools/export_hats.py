@@ -30,7 +30,7 @@ import numpy as np  # noqa: E402
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
-from open_catalog import Store, StoreError, text  # noqa: E402
+from open_catalog import Store, StoreError, run_tool, text  # noqa: E402
 
 ORDER = 29            # of the column _healpix_29
 FINEST = 10           # of the files: pixels of 3.4 arcmin
@@ -187,11 +187,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except StoreError as error:
-        print(f"export_hats: {error}", file=sys.stderr)
-        sys.exit(66)
-    except OSError as error:
-        print(f"export_hats: {error}", file=sys.stderr)
-        sys.exit(74)
+    run_tool("export_hats", main)

@@ -69,6 +69,16 @@ class Store:
         return dict(self.file.attrs)
 
 
+def open_beside(path, kind, asked_for):
+    """The store; None if it is not there, or not whole, and nobody asked for it."""
+    try:
+        return Store(path, kind)
+    except StoreError:
+        if asked_for:
+            raise
+        return None
+
+
 def text(value):
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
@@ -107,9 +117,17 @@ def main():
     table.pprint_all()
 
 
-if __name__ == "__main__":
+def run_tool(name, body):
+    """Ends the program with what `body` returns, or with one message and the exit code of what it met."""
     try:
-        main()
+        sys.exit(body())
     except StoreError as error:
-        print(f"open_catalog: {error}", file=sys.stderr)
-        sys.exit(66)
+        message, code = error, 66
+    except OSError as error:
+        message, code = error, 74
+    print(f"{name}: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    run_tool("open_catalog", main)

@@ -22,7 +22,7 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
-from open_catalog import Store, StoreError  # noqa: E402
+from open_catalog import Store, StoreError, open_beside, run_tool  # noqa: E402
 
 MODES = {"ii": ("image", "image"), "ss": ("spectrum", "spectrum"), "is": ("image", "spectrum"), "si": ("spectrum", "image")}
 SHOWN, BLOCK_ROWS = 24, 65536
@@ -199,11 +199,13 @@ class Handler(BaseHTTPRequestHandler):
         port = self.server.server_address[1]
         if self.headers.get("Host", "") not in (f"127.0.0.1:{port}", f"localhost:{port}"):
             return self.reply(403, "text/plain", b"for this machine alone\n")  # another site's name that leads here
-        url = urlparse(self.path)
         try:
+            url = urlparse(self.path)
             answer = self.server.service.answer(url.path, {name: values[0] for name, values in parse_qs(url.query).items()})
-        except Refused as error:
+        except (Refused, ValueError) as error:
             return self.reply(404, "application/json", json.dumps({"error": str(error)}).encode())
+        except (StoreError, OSError) as error:
+            return self.reply(500, "application/json", json.dumps({"error": str(error)}).encode())
         return self.reply(200, *answer) if answer else self.reply(404, "text/plain", b"not found\n")
 
     def reply(self, code, kind, body):
@@ -219,15 +221,6 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def opened(path, kind, asked_for):
-    try:
-        return Store(path, kind)
-    except StoreError:
-        if asked_for:
-            raise
-        return None
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("catalogue", metavar="CATALOGUE", type=Path)
@@ -238,7 +231,7 @@ def main():
     arguments = parser.parse_args()
     catalogue = Catalogue(arguments.catalogue, int(arguments.memory * 1e9))
     beside = arguments.catalogue.resolve().parent
-    stores = [opened(getattr(arguments, kind) or beside / kind, kind, getattr(arguments, kind) is not None)
+    stores = [open_beside(getattr(arguments, kind) or beside / kind, kind, getattr(arguments, kind) is not None)
               for kind in ("images", "spectra", "pairs")]
     server = ThreadingHTTPServer(("127.0.0.1", arguments.port), Handler)
     server.service = Service(catalogue, Pictures(catalogue, *stores))
@@ -250,11 +243,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except StoreError as error:
-        print(f"serve_search: {error}", file=sys.stderr)
-        sys.exit(66)
-    except OSError as error:
-        print(f"serve_search: {error}", file=sys.stderr)
-        sys.exit(74)
+    run_tool("serve_search", main)

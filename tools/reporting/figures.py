@@ -182,7 +182,7 @@ def recall_bars(scores):
     modes = [(mode, label) for mode, label in (("is", "image → spectrum"), ("si", "spectrum → image")) if mode in scores]
     kinds = [("recall_at_10", "embedding", COLOURS["image"]), ("photometry", "photometry alone", COLOURS["magnitudes"]),
              ("chance", "chance", COLOURS["untrained"])]
-    figure, axes = plt.subplots(figsize=(5.2, 0.9 * len(modes) + 0.9), layout="constrained")
+    figure, axes = plt.subplots(figsize=(5.2, 0.9 * len(modes) + 1.1), layout="constrained")
     for row, (mode, _) in enumerate(reversed(modes)):
         for bar, (key, label, colour) in enumerate(kinds):
             value = scores[mode].get(key)
@@ -194,7 +194,7 @@ def recall_bars(scores):
     axes.tick_params(axis="y", labelcolor=INK, labelsize=9.5)
     axes.set(xlim=(0, 1.12), xticks=np.linspace(0, 1, 6), xlabel="true partner among the first 10")
     axes.grid(axis="y", visible=False)
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(kinds))  # not over a number, wherever the bars end
     return as_image(figure, "Recall at 10 beside photometry and chance")
 
 
