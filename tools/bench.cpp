@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <iostream>
@@ -15,9 +14,7 @@
 #include "comm/communicator.hpp"
 #include "config/options.hpp"
 #include "core/clock.hpp"
-#include "core/log.hpp"
 #include "core/memory.hpp"
-#include "core/provenance.hpp"
 #include "data/image_views.hpp"
 #include "data/physical_views.hpp"
 #include "data/spectrum_tokens.hpp"
@@ -31,6 +28,7 @@
 #include "store/writer.hpp"
 #include "tools/bench_alignment.hpp"
 #include "tools/bench_search.hpp"
+#include "tools/program.hpp"
 #include "train/ema.hpp"
 #include "train/optimizer.hpp"
 #include "train/precision.hpp"
@@ -430,10 +428,8 @@ void time_steps(const Options& o, int threads)
               << std::endl;
 }
 
-int run(int argc, char** argv)
+void add_options(config::Options& options, Options& o)
 {
-    config::Options options("bench");
-    Options o;
     options.positional("STEP", o.step,
                        "spectrum-train, spectrum-embed, image-train, image-embed, dino-views, moco-views, "
                        "moco-train, align, align-cached, loss, search or search-single");
@@ -444,23 +440,6 @@ int run(int argc, char** argv)
         .option("dtype", o.dtype, "fp32 or bf16", config::one_of({"fp32", "bf16"}))
         .option("size", o.size, "of the networks: tiny or paper", config::one_of({"tiny", "paper"}));
     bind(options.section(), o.search);
-    try {
-        options.parse(argc, argv);
-        if (options.invocation().help) {
-            std::cout << "astroclip-bench: time one step of training or embedding\n\n" << options.help();
-        } else if (options.invocation().version) {
-            std::cout << "astroclip-bench " << version() << " (" << revision() << ")\n";
-        } else {
-            time_steps(o, options.run().threads);
-        }
-        return 0;
-    } catch (const Error& error) {
-        log::error("astroclip-bench failed (exit code {}): {}", error.exit_code, error.what());
-        return error.exit_code;
-    } catch (const std::exception& error) {
-        log::error("astroclip-bench failed (exit code 70): {}", error.what());
-        return 70;
-    }
 }
 
 }  // namespace
@@ -468,10 +447,11 @@ int run(int argc, char** argv)
 
 int main(int argc, char** argv)
 {
-    setenv("MKL_CBWR", "AUTO,STRICT", 0);  // as the stages run
-    int provided = 0;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &provided);
-    const int code = astroclip::bench::run(argc, argv);
-    MPI_Finalize();
-    return code;
+    using namespace astroclip;
+    const program::Description description{"bench", "time one step of training or embedding"};
+    config::Options options(description.name);
+    bench::Options o;
+    bench::add_options(options, o);
+    return program::run_ranks(argc, argv, description, options,
+                              [&] { bench::time_steps(o, options.run().threads); });
 }

@@ -9,27 +9,28 @@
 
 #include "config/options.hpp"
 #include "core/error.hpp"
-#include "core/hdf5.hpp"
-#include "core/log.hpp"
 #include "core/progress.hpp"
 #include "core/provenance.hpp"
 #include "store/publication.hpp"
 #include "store/reader.hpp"
+#include "store/visit.hpp"
 #include "survey/fits.hpp"
 #include "survey/fits_table.hpp"
+#include "tools/program.hpp"
 
 namespace astroclip::export_fits {
 namespace {
 
 namespace fits = survey::fits;
 
-constexpr auto purpose =
-    "astroclip-export-fits: a store as FITS binary tables, one file a part: OUTPUT/catalog-00000.fits, ...\n"
+const program::Description description{
+    "export-fits",
+    "a store as FITS binary tables, one file a part: OUTPUT/catalog-00000.fits, ...\n"
     "Units, descriptions, UCDs and provenance stand in the headers. Files that are there already, of the "
     "same\n"
     "store and columns, are left as they are: the same command goes on after an interruption.\n\n"
     "  astroclip-export-fits --store run/embeddings --output run/catalog\n"
-    "  astroclip-export-fits --store run/embeddings --output positions --columns object_id,ra,dec,z_spec\n\n";
+    "  astroclip-export-fits --store run/embeddings --output positions --columns object_id,ra,dec,z_spec"};
 
 struct Options {
     std::string store, output, columns, name = "catalog";
@@ -137,32 +138,9 @@ std::vector<char> read_bytes(const store::Reader& store, const store::Column& co
                              std::int64_t count)
 {
     std::vector<char> bytes(static_cast<std::size_t>(count) * column.row_bytes());
-    const auto read = [&]<typename T>(T) {
+    store::visit(column.type, [&]<typename T>(T) {
         store.read(column.name, first, count, reinterpret_cast<T*>(bytes.data()));
-    };
-    switch (column.type) {
-        case store::Type::f32:
-            read(float{});
-            break;
-        case store::Type::f64:
-            read(double{});
-            break;
-        case store::Type::i64:
-            read(std::int64_t{});
-            break;
-        case store::Type::i32:
-            read(std::int32_t{});
-            break;
-        case store::Type::i16:
-            read(std::int16_t{});
-            break;
-        case store::Type::u8:
-            read(std::uint8_t{});
-            break;
-        case store::Type::u32:
-            read(std::uint32_t{});
-            break;
-    }
+    });
     return bytes;
 }
 
@@ -255,38 +233,19 @@ private:
     Progress progress_{true};
 };
 
-int run(int argc, char** argv)
-{
-    config::Options options("export-fits");
-    Options o;
-    bind(options.section(), o);
-    try {
-        options.parse(argc, argv);
-        if (options.invocation().help) {
-            std::cout << purpose << options.help();
-        } else if (options.invocation().version) {
-            std::cout << "astroclip-export-fits " << version() << " (" << revision() << ")\n";
-        } else {
-            if (o.store.empty() || o.output.empty()) {
-                throw ConfigError("'store' and 'output' must be set; --help tells of both");
-            }
-            Export(o, options.invocation().force).run();
-        }
-        return 0;
-    } catch (const Error& error) {
-        log::error("astroclip-export-fits failed (exit code {}): {}", error.exit_code, error.what());
-        return error.exit_code;
-    } catch (const std::exception& error) {
-        log::error("astroclip-export-fits failed (exit code 70): {}", error.what());
-        return 70;
-    }
-}
-
 }  // namespace
 }  // namespace astroclip::export_fits
 
 int main(int argc, char** argv)
 {
-    astroclip::hdf5::silence();
-    return astroclip::export_fits::run(argc, argv);
+    using namespace astroclip;
+    config::Options options(export_fits::description.name);
+    export_fits::Options o;
+    export_fits::bind(options.section(), o);
+    return program::run(argc, argv, export_fits::description, options, [&] {
+        if (o.store.empty() || o.output.empty()) {
+            throw ConfigError("'store' and 'output' must be set; --help tells of both");
+        }
+        export_fits::Export(o, options.invocation().force).run();
+    });
 }

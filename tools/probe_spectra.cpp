@@ -17,22 +17,22 @@
 #include "catalogue/regression.hpp"
 #include "config/options.hpp"
 #include "core/log.hpp"
-#include "core/provenance.hpp"
 #include "data/batches.hpp"
 #include "data/rows.hpp"
 #include "data/spectrum_gaps.hpp"
 #include "nn/encoder.hpp"
 #include "store/publication.hpp"
 #include "store/reader.hpp"
+#include "tools/program.hpp"
 
 namespace astroclip::probe {
 namespace {
 
 constexpr std::size_t page_spectra = 12;
-constexpr const char* purpose =
-    "astroclip-probe-spectra: reconstruction of masked spectra and redshifts from a spectrum encoder, beside "
-    "what needs "
-    "no learning; prints JSON\n\n";
+const program::Description description{
+    "probe-spectra",
+    "reconstruction of masked spectra and redshifts from a spectrum encoder, beside what needs no learning; "
+    "prints JSON"};
 
 struct Options {
     std::string model, spectra, pairs, noiseless, real, output;
@@ -434,39 +434,15 @@ nlohmann::json probe(const Options& o, const config::RunOptions& run)
     return result;
 }
 
-int run(int argc, char** argv)
-{
-    config::Options options("probe-spectra");
-    Options o;
-    bind(options.section(), o);
-    try {
-        options.parse(argc, argv);
-        if (options.invocation().help) {
-            std::cout << purpose << options.help();
-        } else if (options.invocation().version) {
-            std::cout << "astroclip-probe-spectra " << version() << " (" << revision() << ")\n";
-        } else {
-            std::cout << probe(o, options.run()).dump(1) << std::endl;
-        }
-        return 0;
-    } catch (const Error& error) {
-        log::error("astroclip-probe-spectra failed (exit code {}): {}", error.exit_code, error.what());
-        return error.exit_code;
-    } catch (const std::exception& error) {
-        log::error("astroclip-probe-spectra failed (exit code 70): {}", error.what());
-        return 70;
-    }
-}
-
 }  // namespace
 }  // namespace astroclip::probe
 
 int main(int argc, char** argv)
 {
-    setenv("MKL_CBWR", "AUTO,STRICT", 0);  // as the stages run
-    int provided = 0;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &provided);
-    const int code = astroclip::probe::run(argc, argv);
-    MPI_Finalize();
-    return code;
+    using namespace astroclip;
+    config::Options options(probe::description.name);
+    probe::Options o;
+    probe::bind(options.section(), o);
+    return program::run_ranks(argc, argv, probe::description, options,
+                              [&] { std::cout << probe::probe(o, options.run()).dump(1) << std::endl; });
 }

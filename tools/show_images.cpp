@@ -4,17 +4,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <iostream>
 
 #include "config/options.hpp"
 #include "core/error.hpp"
-#include "core/log.hpp"
-#include "core/provenance.hpp"
 #include "data/batches.hpp"
 #include "data/image_augmentation.hpp"
 #include "data/image_views.hpp"
 #include "data/physical_views.hpp"
 #include "nn/encoder.hpp"
+#include "tools/program.hpp"
 
 namespace astroclip::show {
 namespace {
@@ -110,36 +108,22 @@ void run(const Options& o)
     nn::save_weights(o.output, all, {});
 }
 
-int main_of(int argc, char** argv)
-{
-    config::Options options("show-images");
-    Options o;
-    bind(options.section(), o);
-    try {
-        options.parse(argc, argv);
-        if (options.invocation().help) {
-            std::cout << "astroclip-show-images: augmentations of galaxies and an encoder's patch tokens\n\n"
-                      << options.help();
-        } else if (options.invocation().version) {
-            std::cout << "astroclip-show-images " << version() << " (" << revision() << ")\n";
-        } else {
-            o.seed = options.run().seed;
-            for (const auto* path : {&o.images, &o.output}) {
-                if (path->empty()) throw ConfigError("'images' and 'output' must be set");
-            }
-            run(o);
-        }
-        return 0;
-    } catch (const Error& error) {
-        log::error("astroclip-show-images failed (exit code {}): {}", error.exit_code, error.what());
-        return error.exit_code;
-    } catch (const std::exception& error) {
-        log::error("astroclip-show-images failed (exit code 70): {}", error.what());
-        return 70;
-    }
-}
-
 }  // namespace
 }  // namespace astroclip::show
 
-int main(int argc, char** argv) { return astroclip::show::main_of(argc, argv); }
+int main(int argc, char** argv)
+{
+    using namespace astroclip;
+    const program::Description description{"show-images",
+                                           "augmentations of galaxies and an encoder's patch tokens"};
+    config::Options options(description.name);
+    show::Options o;
+    show::bind(options.section(), o);
+    return program::run(argc, argv, description, options, [&] {
+        o.seed = options.run().seed;
+        if (o.images.empty() || o.output.empty()) {
+            throw ConfigError("'images' and 'output' must be set");
+        }
+        show::run(o);
+    });
+}

@@ -1,32 +1,24 @@
 // astroclip-synthetic-catalogue: a store of embeddings or images of random galaxies, of any size, to try how
 // stages and tools bear it. Every row is a function of the seed and its number alone.
 #include <fmt/format.h>
-#include <mpi.h>
 
 #include <cmath>
-#include <iostream>
 #include <numbers>
 
-#include "comm/world.hpp"
-#include "config/options.hpp"
-#include "core/error.hpp"
 #include "core/hash.hpp"
-#include "core/hdf5.hpp"
-#include "core/log.hpp"
-#include "core/progress.hpp"
-#include "core/provenance.hpp"
 #include "core/random.hpp"
+#include "stages/stage.hpp"
 #include "store/writer.hpp"
 #include "survey/healpix.hpp"
 
 namespace astroclip::synthetic {
 namespace {
 
-constexpr auto purpose =
-    "astroclip-synthetic-catalogue: a store of embeddings or images of random galaxies, of any size.\n"
-    "The same command goes on after an interruption.\n\n"
-    "  mpirun -n 2 astroclip-synthetic-catalogue --rows 10000000 --part-rows 5000 --width 16 --output "
-    "big\n\n";
+const stage::Description description{
+    "synthetic-catalogue", "a store of embeddings or images of random galaxies, of any size",
+    "  mpirun -n 2 astroclip-synthetic-catalogue --rows 10000000 --part-rows 5000 --width 16 --output big\n"
+    "  astroclip-synthetic-catalogue --kind images --rows 1000 --size 72 --output small",
+    true};
 
 struct Options {
     std::string output;
@@ -104,61 +96,28 @@ void add_row(store::Rows& rows, std::int64_t number, const Options& o, std::uint
     }
 }
 
-void make(const Options& o, const config::Options& options, const comm::World& world)
+void make(const Options& o, stage::Context& context)
 {
-    if (o.output.empty()) {
-        throw ConfigError("'output' is not set: the store to publish");
-    }
+    auto& output = context.open_output(o.output, nlohmann::json::object());
     const auto schema = o.kind == "images" ? store::images("grz", o.size, 0.262) : store::embeddings(o.width);
-    const store::Request request{"synthetic-catalogue", options.shaping_values(), options.digest(), {}};
-    store::Output output(world, o.output, request, options.invocation().force);
-    if (output.up_to_date()) {
-        log::info("{} is up to date", o.output);
-        return;
-    }
-    store::Writer writer(output, schema, o.rows, digest_of(request.configuration.dump()),
+    store::Writer writer(output, schema, o.rows, digest_of(fmt::format("{} {}", o.rows, context.run.seed)),
                          {.part_rows = o.part_rows});
-    Progress progress(world.is_root());
     bool more = writer.next_part();
-    progress.begin("making galaxies", o.rows, "galaxies", writer.plan_done());
+    context.progress.begin("making galaxies", o.rows, "galaxies", writer.plan_done());
     for (; more; more = writer.next_part()) {
         for (const auto& turn : writer.turns()) {
             store::Rows rows(schema);
             for (auto number = turn.first; number < turn.last; ++number) {
-                add_row(rows, number, o, options.run().seed);
+                add_row(rows, number, o, context.run.seed);
             }
             writer.append(rows, {});
-            progress.update(writer.plan_done());
+            context.progress.update(writer.plan_done());
         }
         writer.publish_part();
     }
+    context.progress.end();
     writer.publish();
-    progress.end();
-}
-
-int run(int argc, char** argv)
-{
-    config::Options options("synthetic-catalogue");
-    options.seed_shapes_output();
-    Options o;
-    bind(options.section(), o);
-    try {
-        options.parse(argc, argv);
-        if (options.invocation().help) {
-            std::cout << purpose << options.help();
-        } else if (options.invocation().version) {
-            std::cout << "astroclip-synthetic-catalogue " << version() << " (" << revision() << ")\n";
-        } else {
-            make(o, options, comm::World(MPI_COMM_WORLD));
-        }
-        return 0;
-    } catch (const Error& error) {
-        log::error("astroclip-synthetic-catalogue failed (exit code {}): {}", error.exit_code, error.what());
-        return error.exit_code;
-    } catch (const std::exception& error) {
-        log::error("astroclip-synthetic-catalogue failed (exit code 70): {}", error.what());
-        return 70;
-    }
+    context.print(output.path());
 }
 
 }  // namespace
@@ -166,13 +125,6 @@ int run(int argc, char** argv)
 
 int main(int argc, char** argv)
 {
-    int provided = 0;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &provided);
-    astroclip::hdf5::silence();
-    const int code = astroclip::synthetic::run(argc, argv);
-    if (code != 0) {
-        MPI_Abort(MPI_COMM_WORLD, code);  // the other ranks may wait for this one
-    }
-    MPI_Finalize();
-    return code;
+    using namespace astroclip::synthetic;
+    return astroclip::stage::run<Options>(argc, argv, description, bind, make);
 }

@@ -6,6 +6,7 @@
 
 #include "core/error.hpp"
 #include "core/provenance.hpp"
+#include "store/visit.hpp"
 
 namespace astroclip::store {
 namespace {
@@ -110,23 +111,7 @@ std::vector<char> texts(const std::vector<Reject>& rejects, std::string Reject::
 
 hid_t memory_type(Type type)
 {
-    switch (type) {
-        case Type::f32:
-            return hdf5::memory_type<float>();
-        case Type::f64:
-            return hdf5::memory_type<double>();
-        case Type::i64:
-            return hdf5::memory_type<std::int64_t>();
-        case Type::i32:
-            return hdf5::memory_type<std::int32_t>();
-        case Type::i16:
-            return hdf5::memory_type<std::int16_t>();
-        case Type::u8:
-            return hdf5::memory_type<std::uint8_t>();
-        case Type::u32:
-            return hdf5::memory_type<std::uint32_t>();
-    }
-    throw InternalError("unknown column type");
+    return visit(type, []<typename T>(T) { return hdf5::memory_type<T>(); });
 }
 
 hdf5::Handle file_access()
@@ -209,22 +194,8 @@ void write_root_attributes(hid_t file, const Schema& schema, const Request& requ
 void read_bytes(hid_t dataset, const Column& column, std::uint64_t first, std::uint64_t count, void* out,
                 const std::string& path)
 {
-    switch (column.type) {
-        case Type::f32:
-            return hdf5::read_rows(dataset, first, count, static_cast<float*>(out), path);
-        case Type::f64:
-            return hdf5::read_rows(dataset, first, count, static_cast<double*>(out), path);
-        case Type::i64:
-            return hdf5::read_rows(dataset, first, count, static_cast<std::int64_t*>(out), path);
-        case Type::i32:
-            return hdf5::read_rows(dataset, first, count, static_cast<std::int32_t*>(out), path);
-        case Type::i16:
-            return hdf5::read_rows(dataset, first, count, static_cast<std::int16_t*>(out), path);
-        case Type::u8:
-            return hdf5::read_rows(dataset, first, count, static_cast<std::uint8_t*>(out), path);
-        case Type::u32:
-            return hdf5::read_rows(dataset, first, count, static_cast<std::uint32_t*>(out), path);
-    }
+    visit(column.type,
+          [&]<typename T>(T) { hdf5::read_rows(dataset, first, count, static_cast<T*>(out), path); });
 }
 
 void check_column(hid_t dataset, const Column& column, std::int64_t rows, const std::string& path)

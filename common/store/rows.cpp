@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "core/error.hpp"
+#include "store/visit.hpp"
 #include "store/writer.hpp"
 
 namespace astroclip::store {
@@ -22,22 +23,7 @@ void append_as(std::vector<char>& bytes, const From* values, std::size_t count)
 template <typename From>
 void append_values(Type type, std::vector<char>& bytes, const From* values, std::size_t count)
 {
-    switch (type) {
-        case Type::f32:
-            return append_as<float>(bytes, values, count);
-        case Type::f64:
-            return append_as<double>(bytes, values, count);
-        case Type::i64:
-            return append_as<std::int64_t>(bytes, values, count);
-        case Type::i32:
-            return append_as<std::int32_t>(bytes, values, count);
-        case Type::i16:
-            return append_as<std::int16_t>(bytes, values, count);
-        case Type::u8:
-            return append_as<std::uint8_t>(bytes, values, count);
-        case Type::u32:
-            return append_as<std::uint32_t>(bytes, values, count);
-    }
+    visit(type, [&]<typename To>(To) { append_as<To>(bytes, values, count); });
 }
 
 }  // namespace
