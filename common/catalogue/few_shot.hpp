@@ -25,7 +25,8 @@ struct FewShotConfig {
 // squared error, the optimiser Adam. All targets are outputs of one network.
 //
 //   train [n, d], targets [n, p] or [n], query [m, d]; any float type, finite. -> [m, p] float64
-//   Throws DataError for an empty training set; NumericsError if the predictions are not finite.
+//   Throws DataError for an empty training set; NumericsError if the predictions, or all epochs' losses, are
+//   not finite.
 at::Tensor few_shot_regression(const at::Tensor& train, const at::Tensor& targets, const at::Tensor& query,
                                const FewShotConfig& config);
 

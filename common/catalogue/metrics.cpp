@@ -18,9 +18,22 @@ double mean(std::span<const double> values)
     return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
-// R² of the given rows.
-double r2_of(std::span<const double> truth, std::span<const double> predicted,
-             std::span<const std::int64_t> rows)
+std::vector<std::int64_t> all_rows(std::size_t n)
+{
+    std::vector<std::int64_t> rows(n);
+    std::iota(rows.begin(), rows.end(), 0);
+    return rows;
+}
+
+}  // namespace
+
+double r2(std::span<const double> truth, std::span<const double> predicted)
+{
+    return r2(truth, predicted, all_rows(truth.size()));
+}
+
+double r2(std::span<const double> truth, std::span<const double> predicted,
+          std::span<const std::int64_t> rows)
 {
     double sum = 0.0;
     for (const auto i : rows) {
@@ -34,20 +47,6 @@ double r2_of(std::span<const double> truth, std::span<const double> predicted,
         total += (truth[i] - centre) * (truth[i] - centre);
     }
     return total > 0 ? 1.0 - residual / total : nan;
-}
-
-std::vector<std::int64_t> all_rows(std::size_t n)
-{
-    std::vector<std::int64_t> rows(n);
-    std::iota(rows.begin(), rows.end(), 0);
-    return rows;
-}
-
-}  // namespace
-
-double r2(std::span<const double> truth, std::span<const double> predicted)
-{
-    return r2_of(truth, predicted, all_rows(truth.size()));
 }
 
 std::vector<double> redshift_errors(std::span<const double> truth, std::span<const double> predicted)
@@ -124,7 +123,7 @@ Interval bootstrap_r2(std::span<const double> truth, std::span<const double> pre
 {
     return bootstrap(
         static_cast<std::int64_t>(truth.size()),
-        [&](std::span<const std::int64_t> rows) { return r2_of(truth, predicted, rows); }, seed, draws);
+        [&](std::span<const std::int64_t> rows) { return r2(truth, predicted, rows); }, seed, draws);
 }
 
 }  // namespace astroclip::catalogue

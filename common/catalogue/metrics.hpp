@@ -8,8 +8,11 @@
 // Figures of merit of predictions and retrievals, in double precision.
 namespace astroclip::catalogue {
 
-// 1 - Σ(truth - predicted)² / Σ(truth - mean truth)²; NaN if the truth does not vary.
+// 1 - Σ(truth - predicted)² / Σ(truth - mean truth)², of all rows or of those given (which may repeat); NaN
+// if the truth does not vary.
 double r2(std::span<const double> truth, std::span<const double> predicted);
+double r2(std::span<const double> truth, std::span<const double> predicted,
+          std::span<const std::int64_t> rows);
 
 // (true - predicted)/(1 + true) of each redshift.
 std::vector<double> redshift_errors(std::span<const double> truth, std::span<const double> predicted);

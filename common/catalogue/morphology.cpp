@@ -5,30 +5,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 
 #include "catalogue/small_network.hpp"
 #include "core/error.hpp"
-#include "core/random.hpp"
 
 namespace astroclip::catalogue {
 namespace {
-
-// Which rows are kept to choose the epoch by.
-std::vector<char> validation_rows(std::int64_t n, const MorphologyConfig& config)
-{
-    std::vector<char> held(static_cast<std::size_t>(n));
-    Random random(config.seed, "morphology-validation");
-    for (auto& one : held) one = random.uniform() < config.validation_fraction;
-    return held;
-}
-
-// Cross-entropy of soft targets. Published: of the softmax of the softmax.
-at::Tensor loss_of(const at::Tensor& logits, const at::Tensor& shares, const MorphologyConfig& config)
-{
-    const auto given = config.double_softmax ? logits.softmax(1) : logits;
-    return -(shares * given.log_softmax(1)).sum(1).mean();
-}
 
 at::Tensor is_largest(const at::Tensor& shares) { return shares == std::get<0>(shares.max(1, true)); }
 
@@ -50,6 +32,12 @@ const std::vector<Question>& galaxy_zoo_questions()
     return questions;
 }
 
+at::Tensor share_loss(const at::Tensor& logits, const at::Tensor& shares, bool double_softmax)
+{
+    const auto given = double_softmax ? logits.softmax(1) : logits;
+    return -(shares * given.log_softmax(1)).sum(1).mean();
+}
+
 at::Tensor predict_shares(const at::Tensor& train, const at::Tensor& shares, const at::Tensor& query,
                           const MorphologyConfig& config)
 {
@@ -61,14 +49,13 @@ at::Tensor predict_shares(const at::Tensor& train, const at::Tensor& shares, con
     if ((shares.sum(0) > 0).sum().item<std::int64_t>() < 2) {
         throw DataError("morphology", "all votes are for one answer: there is nothing to tell apart");
     }
-    const auto held = validation_rows(train.size(0), config);
-    std::vector<std::int64_t> fitted, validated;
-    for (std::int64_t i = 0; i < std::ssize(held); ++i) (held[i] ? validated : fitted).push_back(i);
-    const auto rows_of = [](const at::Tensor& all, const std::vector<std::int64_t>& rows) {
-        return all.to(at::kFloat).index_select(0, at::tensor(at::ArrayRef<std::int64_t>(rows), at::kLong));
+    const auto division = divide(train.size(0), config.validation_fraction, config.seed);
+    const auto of = [](const at::Tensor& all, const at::Tensor& rows) {
+        return all.to(at::kFloat).index_select(0, rows);
     };
-    const auto x = rows_of(train, fitted), y = rows_of(shares, fitted);
-    const auto check_x = rows_of(train, validated), check_y = rows_of(shares, validated);
+    const auto x = of(train, division.fitted), y = of(shares, division.fitted);
+    const auto check_x = of(train, division.held_out), check_y = of(shares, division.held_out);
+    const bool chooses = check_x.size(0) > 0 && !config.last_epoch;
     std::vector<double> weights;
     const auto largest = std::get<0>(y.max(1)).to(at::kDouble);
     for (std::int64_t i = 0; i < largest.size(0); ++i) weights.push_back(largest.const_data_ptr<double>()[i]);
@@ -77,24 +64,22 @@ at::Tensor predict_shares(const at::Tensor& train, const at::Tensor& shares, con
     widths.insert(widths.end(), config.hidden.begin(), config.hidden.end());
     widths.push_back(y.size(1));
     SmallNetwork network(widths, config.dropout, config.seed);
-    auto best = network.copy();
-    auto least = std::numeric_limits<double>::infinity();
+    BestEpoch best(network.parameters());
     fit(
         network.parameters(), x.size(0), {config.learning_rate, config.batch, config.epochs, config.seed},
         [&](const at::Tensor& rows) {
-            return loss_of(network.train(x.index_select(0, rows)), y.index_select(0, rows), config);
+            return share_loss(network.train(x.index_select(0, rows)), y.index_select(0, rows),
+                              config.double_softmax);
         },
-        [&](int) {
+        [&](int epoch) {
             const at::NoGradGuard no_grad;
-            const auto loss = loss_of(network(check_x), check_y, config).item<double>();
-            if (config.last_epoch || validated.empty() || loss < least) {
-                least = loss;
-                best = network.copy();
+            if (chooses) {
+                best.look(epoch, share_loss(network(check_x), check_y, config.double_softmax).item<double>());
             }
             return false;
         },
         weights);
-    network.restore(best);
+    if (chooses) best.restore();
     const at::NoGradGuard no_grad;
     return network(query.to(at::kFloat)).softmax(1);
 }

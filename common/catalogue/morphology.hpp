@@ -32,6 +32,9 @@ struct MorphologyConfig {
     std::uint64_t seed = 42;
 };
 
+// Cross-entropy of logits [n, c] with shares [n, c], the mean over rows; `double_softmax` as above. -> scalar
+at::Tensor share_loss(const at::Tensor& logits, const at::Tensor& shares, bool double_softmax);
+
 // Shares of the answers, by a small network on raw embeddings: cross-entropy with soft targets, rows drawn
 // in proportion to their largest share; the epoch of the least validation loss is kept.
 //

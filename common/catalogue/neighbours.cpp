@@ -90,6 +90,13 @@ void for_each_piece(const CatalogueShard& shard, std::int64_t size, Work work)
     }
 }
 
+// [q, D] x [r, D] -> [q, r]. A product of matrices first rearranges both, which for one query costs more than
+// the product.
+at::Tensor products(const at::Tensor& queries, const at::Tensor& rows)
+{
+    return queries.size(0) == 1 ? rows.mv(queries[0]).unsqueeze(0) : queries.mm(rows.t());
+}
+
 // Visits all products of a shard: blocks of catalogue rows that begin at multiples of blocks.rows, times
 // blocks of queries.
 void for_each_product(const CatalogueShard& shard, const at::Tensor& queries, const SearchBlocks& blocks,
@@ -113,7 +120,7 @@ void for_each_product(const CatalogueShard& shard, const at::Tensor& queries, co
                         in_place(piece.vectors, row - first, count, place, blocks.rows).to(queries.device());
                 }
                 const auto asked = in_place(queries, query, some, 0, query_rows);
-                const auto scores = asked.mm(block.t()).narrow(0, 0, some).narrow(1, place, count);
+                const auto scores = products(asked, block).narrow(0, 0, some).narrow(1, place, count);
                 visit({query, row, scores.to(at::kCPU),
                        piece.usable.defined() ? piece.usable.narrow(0, row - first, count) : at::Tensor()});
             }

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numbers>
 #include <numeric>
 
@@ -64,16 +63,6 @@ public:
         }
         return all;
     }
-    std::vector<std::vector<at::Tensor>> copy() const
-    {
-        std::vector<std::vector<at::Tensor>> all;
-        for (const auto& network : networks_) all.push_back(network.copy());
-        return all;
-    }
-    void restore(const std::vector<std::vector<at::Tensor>>& values)
-    {
-        for (std::size_t i = 0; i < networks_.size(); ++i) networks_[i].restore(values[i]);
-    }
 
 private:
     // The network's numbers: widths, heights, derivatives of all properties, in this order.
@@ -92,20 +81,6 @@ private:
     std::vector<SmallNetwork> networks_;
 };
 
-struct Split {
-    std::vector<std::int64_t> train, validation;
-};
-
-Split random_split(std::int64_t n, double validation, std::uint64_t seed)
-{
-    Split split;
-    Random random(seed, "posterior-validation");
-    for (std::int64_t i = 0; i < n; ++i) {
-        (random.uniform() < validation ? split.validation : split.train).push_back(i);
-    }
-    return split;
-}
-
 struct Trained {
     double nll;
     int best_epoch;
@@ -115,22 +90,19 @@ struct Trained {
 struct Sample {
     at::Tensor x, y;  // [n, d] context, [n, p] properties, float32, standardised
 
-    Sample rows(const std::vector<std::int64_t>& chosen) const
+    Sample rows(const at::Tensor& chosen) const
     {
-        const auto index = at::tensor(at::ArrayRef<std::int64_t>(chosen), at::kLong);
-        return {x.index_select(0, index), y.index_select(0, index)};
+        return {x.index_select(0, chosen), y.index_select(0, chosen)};
     }
 };
 
 Trained train_flow(const Sample& all, const Sample& test, const PosteriorConfig& config, int number)
 {
     const auto seed = mix64(config.seed ^ mix64(static_cast<std::uint64_t>(number) + 1));
-    const auto split = random_split(all.x.size(0), config.validation_fraction, seed);
-    const auto fitted = all.rows(split.train), held = all.rows(split.validation);
+    const auto division = divide(all.x.size(0), config.validation_fraction, seed);
+    const auto fitted = all.rows(division.fitted), held = all.rows(division.held_out);
     Flow flow(all.x.size(1), all.y.size(1), config.bins, seed);
-    auto best = flow.copy();
-    int best_epoch = -1;
-    double least = std::numeric_limits<double>::infinity();
+    BestEpoch best(flow.parameters());
     std::vector<double> history;
     fit(
         flow.parameters(), fitted.x.size(0), {config.learning_rate, config.batch, config.epochs, seed},
@@ -140,11 +112,7 @@ Trained train_flow(const Sample& all, const Sample& test, const PosteriorConfig&
         [&](int epoch) {
             const at::NoGradGuard no_grad;
             const auto loss = flow.nll(held.y, held.x).mean().item<double>();
-            if (loss < least) {
-                least = loss;
-                best = flow.copy();
-                best_epoch = epoch;
-            }
+            best.look(epoch, loss);
             history.push_back(loss);
             const auto last = std::min<std::ptrdiff_t>(5, std::ssize(history));
             const auto mean =
@@ -157,10 +125,10 @@ Trained train_flow(const Sample& all, const Sample& test, const PosteriorConfig&
             return config.last_learning_rate +
                    0.5 * (config.learning_rate - config.last_learning_rate) * (1 + std::cos(phase));
         });
-    flow.restore(best);
+    best.restore();
     const at::NoGradGuard no_grad;
     const auto normal = flow.to_normal(test.y, test.x).value.to(at::kDouble);
-    return {flow.nll(test.y, test.x).mean().item<double>(), best_epoch,
+    return {flow.nll(test.y, test.x).mean().item<double>(), best.epoch(),
             0.5 * (1 + (normal / std::numbers::sqrt2).erf())};
 }
 
@@ -177,6 +145,9 @@ Posteriors estimate_posteriors(const comm::World& world, const at::Tensor& train
     }
     const auto context = train.to(at::kDouble);
     const auto mean = context.mean(), deviation = context.std();
+    if (!(deviation.item<double>() > 0)) {
+        throw DataError("posteriors", "the embeddings do not vary");
+    }
     const auto y_scale = ColumnScale::of(targets);
     const auto sample_std =
         y_scale.std * std::sqrt(static_cast<double>(train.size(0)) / static_cast<double>(train.size(0) - 1));

@@ -19,7 +19,7 @@ struct PosteriorConfig {
     int batch = 128;
     int epochs = 25;
     int patience_from = 10;  // stops after it when the validation loss exceeds the mean of the last five
-    double validation_fraction = 0.2;
+    double validation_fraction = 0.2;  // above 0
     std::uint64_t seed = 42;
 };
 
@@ -35,7 +35,8 @@ struct Posteriors {
 // function of the seed alone, so the result does not depend on their number. Collective.
 //
 //   train [n, d], targets [n, p]; query [m, d], truth [m, p]; finite. The best epoch's weights are tested
-//   (the published code tests the last). DataError for fewer than 20 training rows.
+//   (the published code tests the last). DataError for fewer than 20 training rows,
+//   or if the embedding does not vary; NumericsError if no epoch of a flow was finite.
 Posteriors estimate_posteriors(const comm::World& world, const at::Tensor& train, const at::Tensor& targets,
                                const at::Tensor& query, const at::Tensor& truth,
                                const PosteriorConfig& config);

@@ -24,23 +24,34 @@ at::Tensor uniform(Random& random, at::IntArrayRef shape, double bound)
     return values.set_requires_grad(true);
 }
 
+std::vector<std::int64_t> shuffled(std::int64_t n, Random& random)
+{
+    std::vector<std::int64_t> order(static_cast<std::size_t>(n));
+    std::iota(order.begin(), order.end(), 0);
+    for (auto i = n - 1; i > 0; --i) {
+        std::swap(order[i], order[random.below(static_cast<std::uint64_t>(i) + 1)]);
+    }
+    return order;
+}
+
+at::Tensor numbers(const std::int64_t* first, std::int64_t count)
+{
+    return at::tensor(at::ArrayRef<std::int64_t>(first, static_cast<std::size_t>(count)), at::kLong);
+}
+
 // Row numbers of one epoch in the order in which they are seen.
 std::vector<std::int64_t> order_of_epoch(std::int64_t n, std::uint64_t seed, int epoch,
                                          const std::vector<double>& cumulated)
 {
     Random random(seed, "small-network-order", static_cast<std::uint32_t>(epoch));
-    std::vector<std::int64_t> order(static_cast<std::size_t>(n));
-    if (!cumulated.empty()) {
-        for (auto& row : order) {
-            const auto at = random.uniform() * cumulated.back();
-            const auto found = std::upper_bound(cumulated.begin(), cumulated.end(), at);
-            row = std::min<std::int64_t>(found - cumulated.begin(), n - 1);
-        }
-        return order;
+    if (cumulated.empty()) {
+        return shuffled(n, random);
     }
-    std::iota(order.begin(), order.end(), 0);
-    for (auto i = n - 1; i > 0; --i) {
-        std::swap(order[i], order[random.below(static_cast<std::uint64_t>(i) + 1)]);
+    std::vector<std::int64_t> order(static_cast<std::size_t>(n));
+    for (auto& row : order) {
+        const auto at = random.uniform() * cumulated.back();
+        const auto found = std::upper_bound(cumulated.begin(), cumulated.end(), at);
+        row = std::min<std::int64_t>(found - cumulated.begin(), n - 1);
     }
     return order;
 }
@@ -105,20 +116,6 @@ std::vector<train::Parameter> SmallNetwork::parameters(const std::string& prefix
     return all;
 }
 
-std::vector<at::Tensor> SmallNetwork::copy() const
-{
-    std::vector<at::Tensor> values;
-    for (const auto& parameter : parameters()) values.push_back(parameter.tensor.detach().clone());
-    return values;
-}
-
-void SmallNetwork::restore(const std::vector<at::Tensor>& values)
-{
-    const at::NoGradGuard no_grad;
-    auto value = values.begin();
-    for (const auto& parameter : parameters()) parameter.tensor.copy_(*value++);
-}
-
 void fit(const std::vector<train::Parameter>& parameters, std::int64_t n, const Fit& config,
          const std::function<at::Tensor(const at::Tensor&)>& loss, const std::function<bool(int)>& epoch_end,
          const std::vector<double>& weights, const std::function<double(int)>& rate)
@@ -135,7 +132,7 @@ void fit(const std::vector<train::Parameter>& parameters, std::int64_t n, const 
         for (std::int64_t first = 0; first < n; first += config.batch) {
             alive("fitting a small network");
             const auto count = std::min<std::int64_t>(config.batch, n - first);
-            const auto rows = at::tensor(at::ArrayRef<std::int64_t>(order.data() + first, count), at::kLong);
+            const auto rows = numbers(order.data() + first, count);
             for (const auto& parameter : parameters) {
                 parameter.tensor.mutable_grad() = at::Tensor();
             }
@@ -147,6 +144,35 @@ void fit(const std::vector<train::Parameter>& parameters, std::int64_t n, const 
             return;
         }
     }
+}
+
+Division divide(std::int64_t n, double share, std::uint64_t seed)
+{
+    Random random(seed, "small-network-held-out");
+    const auto order = shuffled(n, random);
+    const auto least = std::int64_t{share > 0 && n > 1}, most = std::max<std::int64_t>(n - 1, 0);
+    const auto held = std::clamp<std::int64_t>(std::llround(share * static_cast<double>(n)), least, most);
+    return {numbers(order.data() + held, n - held), numbers(order.data(), held)};
+}
+
+void BestEpoch::look(int epoch, double loss)
+{
+    if (!(loss < least_)) {
+        return;
+    }
+    least_ = loss;
+    epoch_ = epoch;
+    values_.clear();
+    for (const auto& parameter : parameters_) values_.push_back(parameter.tensor.detach().clone());
+}
+
+void BestEpoch::restore() const
+{
+    if (epoch_ < 0) {
+        throw NumericsError("fitting a small network: no epoch's loss was finite");
+    }
+    const at::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < values_.size(); ++i) parameters_[i].tensor.copy_(values_[i]);
 }
 
 }  // namespace astroclip::catalogue

@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "train/task.hpp"
@@ -23,9 +25,6 @@ public:
     at::Tensor train(const at::Tensor& x);             // the same with it; draws the next random numbers
 
     std::vector<train::Parameter> parameters(const std::string& prefix = "") const;
-    // The parameters' values, and back.
-    std::vector<at::Tensor> copy() const;
-    void restore(const std::vector<at::Tensor>& values);
 
 private:
     at::Tensor run(at::Tensor x, const std::function<at::Tensor(const at::Tensor&)>& drop) const;
@@ -52,5 +51,28 @@ void fit(const std::vector<train::Parameter>& parameters, std::int64_t n, const 
          const std::function<at::Tensor(const at::Tensor& rows)>& loss,
          const std::function<bool(int epoch)>& epoch_end = {}, const std::vector<double>& weights = {},
          const std::function<double(int epoch)>& rate = {});
+
+// Rows 0 … n-1 in two parts by chance: `share` of them, rounded, to choose an epoch by, the others to fit. Of
+// a share above 0 neither part is empty, if there are two rows.
+struct Division {
+    at::Tensor fitted, held_out;  // int64 row numbers
+};
+Division divide(std::int64_t n, double share, std::uint64_t seed);
+
+// The parameters' values of the epoch with the least loss on held-out rows.
+class BestEpoch {
+public:
+    explicit BestEpoch(std::vector<train::Parameter> parameters) : parameters_(std::move(parameters)) {}
+
+    void look(int epoch, double loss);
+    void restore() const;  // Throws NumericsError if no loss was finite.
+    int epoch() const { return epoch_; }
+
+private:
+    std::vector<train::Parameter> parameters_;
+    std::vector<at::Tensor> values_;
+    double least_ = std::numeric_limits<double>::infinity();
+    int epoch_ = -1;
+};
 
 }  // namespace astroclip::catalogue

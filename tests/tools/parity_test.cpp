@@ -64,6 +64,11 @@ TEST_F(Parity, HoldsForImagePretraining)
     }
 }
 
+TEST_F(Parity, HoldsForTheEvaluation)
+{
+    EXPECT_EQ(parity(std::string(TEST_DATA) + "/catalogue/downstream.safetensors"), 0);
+}
+
 TEST_F(Parity, DoesNotDependOnTheNamesOfFileAndCase)
 {
     const auto renamed = copy("specformer", [](nn::NamedTensors& tensors) {

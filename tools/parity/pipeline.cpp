@@ -1,10 +1,14 @@
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
 
 #include <span>
 
 #include "catalogue/metrics.hpp"
+#include "catalogue/morphology.hpp"
 #include "catalogue/neighbours.hpp"
 #include "catalogue/regression.hpp"
+#include "catalogue/small_network.hpp"
 #include "comm/communicator.hpp"
 #include "core/error.hpp"
 #include "data/image_augmentation.hpp"
@@ -91,6 +95,75 @@ void run_search(const Case& reference, const std::string& name, Report& report, 
             report.compare(mode + ".cosine", found.score);
         }
     }
+}
+
+// A small network with the weights of a case: linear layers in every third place of a stack, with an
+// activation and dropout between them.
+class SmallNetwork {
+public:
+    SmallNetwork(const Case& reference, const std::string& name, const std::string& stack)
+        : name_(name), network_(widths(reference, name + "/state/" + stack), 0.0, 0)
+    {
+        const at::NoGradGuard no_grad;
+        const auto parameters = network_.parameters();
+        for (std::size_t i = 0; i < parameters.size(); ++i) {
+            names_.push_back(fmt::format("{}{}.{}", stack, 3 * (i / 2), i % 2 == 0 ? "weight" : "bias"));
+            parameters[i].tensor.copy_(reference.tensor(name + "/state/" + names_.back()));
+        }
+    }
+
+    at::Tensor operator()(const at::Tensor& x) const { return network_(x); }
+
+    // Of the loss after its backward pass.
+    void compare_gradients(Report& report) const
+    {
+        const auto parameters = network_.parameters();
+        for (std::size_t i = 0; i < parameters.size(); ++i) {
+            report.compare(name_ + "/grad/" + names_[i], parameters[i].tensor.grad());
+        }
+    }
+
+private:
+    static std::vector<std::int64_t> widths(const Case& reference, const std::string& stack)
+    {
+        std::vector<std::int64_t> all;
+        for (int layer = 0; reference.has(fmt::format("{}{}.weight", stack, layer)); layer += 3) {
+            const auto shape = reference.file().shape(fmt::format("{}{}.weight", stack, layer));
+            if (all.empty()) all.push_back(shape.at(1));
+            all.push_back(shape.at(0));
+        }
+        return all;
+    }
+
+    std::string name_;
+    catalogue::SmallNetwork network_;
+    std::vector<std::string> names_;
+};
+
+void run_few_shot(const Case& reference, const std::string& name, Report& report)
+{
+    const SmallNetwork network(reference, name, "");
+    const auto predicted = network(reference.tensor(name + "/in/x"));
+    report.compare(name + "/out/prediction", predicted);
+    const auto loss = at::mse_loss(predicted, reference.tensor(name + "/in/y"));
+    report.compare(name + "/out/loss", loss);
+    loss.backward();
+    network.compare_gradients(report);
+}
+
+void run_morphology(const Case& reference, const std::string& name, Report& report)
+{
+    const SmallNetwork network(reference, name, "layers.");
+    const auto shares = reference.tensor(name + "/in/vote_fractions");
+    const auto logits = network(reference.tensor(name + "/in/x"));
+    report.compare(name + "/out/probabilities", logits.softmax(1));
+    const auto loss = catalogue::share_loss(logits, shares, true);
+    report.compare(name + "/out/loss", loss);
+    loss.backward();
+    network.compare_gradients(report);
+    const auto scores = catalogue::morphology_scores(shares, logits.detach().softmax(1));
+    report.compare(name + "/out/accuracy", at::scalar_tensor(scores.accuracy, at::kDouble));
+    report.compare(name + "/out/f1_weighted", at::scalar_tensor(scores.f1, at::kDouble));
 }
 
 }  // namespace
@@ -197,6 +270,12 @@ void run_downstream(const Case& reference, Report& report, const comm::World& wo
     for (const auto& name :
          reference.cases_with({"in/image_embeddings", "in/spectrum_embeddings", "in/query"})) {
         run_search(reference, name, report, world);
+    }
+    for (const auto& name : reference.cases_with({"in/x", "in/y", "state/0.weight"})) {
+        run_few_shot(reference, name, report);
+    }
+    for (const auto& name : reference.cases_with({"in/x", "in/vote_fractions", "state/layers.0.weight"})) {
+        run_morphology(reference, name, report);
     }
 }
 
