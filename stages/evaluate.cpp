@@ -29,8 +29,8 @@ nlohmann::json all_scores(const Inputs& inputs, const Options& o, const stage::C
     const auto measured = measure(inputs, o, context);
     context.stop_if_requested("evaluation: nothing is lost but this stage's own minutes");
     const auto features = all_features(inputs, measured);
-    const Case of{inputs, features, o, context};
     const auto& sample = inputs.sample;
+    const Case of{inputs, features, o, context, with_rows(inputs.properties, sample, context.world)};
     if (o.neighbours > sample.train && context.world.is_root()) {
         log::warn("neighbours = {}: there are {} training galaxies, and all of them are taken", o.neighbours,
                   sample.train);

@@ -17,6 +17,33 @@ at::Tensor numbers(const std::vector<std::int64_t>& rows)
 {
     return at::tensor(at::ArrayRef<std::int64_t>(rows), at::kLong);
 }
+
+std::vector<std::int64_t> all_rows(std::int64_t n)
+{
+    std::vector<std::int64_t> rows(static_cast<std::size_t>(n));
+    std::iota(rows.begin(), rows.end(), 0);
+    return rows;
+}
+
+// Truth and prediction of several properties.
+struct Predicted {
+    std::vector<std::vector<double>> truth, predicted;
+
+    Predicted(const at::Tensor& y, const at::Tensor& guess)
+    {
+        for (std::int64_t number = 0; number < y.size(1); ++number) {
+            truth.push_back(column(y, number));
+            predicted.push_back(column(guess, number));
+        }
+    }
+    double mean_r2(std::span<const std::int64_t> rows) const
+    {
+        double sum = 0;
+        for (std::size_t i = 0; i < truth.size(); ++i) sum += catalogue::r2(truth[i], predicted[i], rows);
+        return sum / static_cast<double>(truth.size());
+    }
+};
+
 }  // namespace
 
 Rows known_rows(const std::vector<Target>& targets, const Sample& sample)
@@ -31,13 +58,14 @@ Rows known_rows(const std::vector<Target>& targets, const Sample& sample)
     return rows;
 }
 
-std::vector<Target> with_rows(const std::vector<Target>& targets, const Sample& sample)
+std::vector<Target> with_rows(const std::vector<Target>& targets, const Sample& sample,
+                              const comm::World& world)
 {
     std::vector<Target> some;
     for (const auto& target : targets) {
         if (known_rows({target}, sample).any()) {
             some.push_back(target);
-        } else {
+        } else if (world.is_root()) {
             log::warn("no galaxy has the label '{}', or none on one side of the split: it is left out",
                       target.name);
         }
@@ -114,29 +142,21 @@ nlohmann::json score(const std::vector<double>& truth, const std::vector<double>
     return scores;
 }
 
+double mean_r2(const at::Tensor& truth, const at::Tensor& predicted)
+{
+    return Predicted(truth, predicted).mean_r2(all_rows(truth.size(0)));
+}
+
 nlohmann::json mean_score(const at::Tensor& truth, const at::Tensor& predicted, const Case& of)
 {
-    std::vector<std::vector<double>> y, guess;
-    for (std::int64_t target = 0; target < truth.size(1); ++target) {
-        y.push_back(column(truth, target));
-        guess.push_back(column(predicted, target));
-    }
-    const auto mean_r2 = [&](std::span<const std::int64_t> rows) {
-        double sum = 0;
-        for (std::size_t target = 0; target < y.size(); ++target) {
-            std::vector<double> a, b;
-            for (const auto row : rows) {
-                a.push_back(y[target][row]);
-                b.push_back(guess[target][row]);
-            }
-            sum += catalogue::r2(a, b);
-        }
-        return sum / static_cast<double>(y.size());
-    };
-    std::vector<std::int64_t> all(static_cast<std::size_t>(truth.size(0)));
-    std::iota(all.begin(), all.end(), 0);
-    const auto interval = catalogue::bootstrap(truth.size(0), mean_r2, of.seed(), of.o.bootstraps);
-    return {{"r2", mean_r2(all)}, {"r2_low", interval.low}, {"r2_high", interval.high}, {"n", truth.size(0)}};
+    const Predicted columns(truth, predicted);
+    const auto interval = catalogue::bootstrap(
+        truth.size(0), [&](std::span<const std::int64_t> rows) { return columns.mean_r2(rows); }, of.seed(),
+        of.o.bootstraps);
+    return {{"r2", columns.mean_r2(all_rows(truth.size(0)))},
+            {"r2_low", interval.low},
+            {"r2_high", interval.high},
+            {"n", truth.size(0)}};
 }
 
 }  // namespace astroclip::evaluate

@@ -18,6 +18,7 @@ struct Case {
     const std::vector<Features>& features;
     const Options& o;
     const stage::Context& context;
+    std::vector<Target> properties;  // those that some galaxy of each side of the split has
 
     const Sample& sample() const { return inputs.sample; }
     const comm::World& world() const { return context.world; }
@@ -31,7 +32,8 @@ struct Rows {
 };
 Rows known_rows(const std::vector<Target>& targets, const Sample& sample);
 // The targets that some galaxy of each side has; the others are told of and left out.
-std::vector<Target> with_rows(const std::vector<Target>& targets, const Sample& sample);
+std::vector<Target> with_rows(const std::vector<Target>& targets, const Sample& sample,
+                              const comm::World& world);
 
 at::Tensor chosen(const at::Tensor& values, const std::vector<std::int64_t>& rows);
 std::vector<double> chosen(const std::vector<double>& values, const std::vector<std::int64_t>& rows);
@@ -47,7 +49,8 @@ std::vector<std::vector<double>> shared_out(const comm::World& world, std::size_
 // R² with its interval; of redshifts also bias, σ_NMAD and outliers.
 nlohmann::json score(const std::vector<double>& truth, const std::vector<double>& predicted, bool redshift,
                      const Case& of);
-// The mean R² over the columns (properties), with the interval of resampled galaxies.
+// The mean R² over the columns (properties), alone and with the interval of resampled galaxies.
+double mean_r2(const at::Tensor& truth, const at::Tensor& predicted);
 nlohmann::json mean_score(const at::Tensor& truth, const at::Tensor& predicted, const Case& of);
 
 }  // namespace astroclip::evaluate

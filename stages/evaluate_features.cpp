@@ -1,6 +1,7 @@
 #include "stages/evaluate_features.hpp"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
@@ -9,6 +10,7 @@
 
 #include "catalogue/photometry.hpp"
 #include "catalogue/principal_components.hpp"
+#include "core/error.hpp"
 #include "core/heartbeat.hpp"
 #include "data/image_augmentation.hpp"
 #include "data/image_views.hpp"
@@ -141,7 +143,13 @@ std::vector<Features> all_features(const Inputs& inputs, const Measured& measure
         for (const std::string modality : {"image", "spectrum"}) {
             const auto has =
                 data::read_scalars<std::int64_t>(other.embeddings, "has_" + modality, other.row, 0);
-            if (std::count(has.begin(), has.end(), 0) == 0) {
+            const auto lacking = std::count(has.begin(), has.end(), 0);
+            if (lacking > 0 && lacking < std::ssize(has)) {
+                throw DataError(other.embeddings.path(),
+                                fmt::format("has no {} embedding of {} of the {} galaxies of the evaluation",
+                                            modality, lacking, has.size()));
+            }
+            if (lacking == 0) {
                 all.push_back({other.name + " " + modality,
                                raw_embedding(other.embeddings, other.row, modality), modality, true});
             }

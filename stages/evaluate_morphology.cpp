@@ -93,7 +93,9 @@ void add_question(nlohmann::json& all, const catalogue::Question& question,
         asked.left_out = fmt::format("{} training galaxies have votes on it", train_shares.size(0));
     }
     if (!asked.left_out.empty()) {
-        log::warn("morphology, '{}' is left out: {}", question.name, asked.left_out);
+        if (of.world().is_root()) {
+            log::warn("morphology, '{}' is left out: {}", question.name, asked.left_out);
+        }
         one["left_out"] = asked.left_out;
         return;
     }

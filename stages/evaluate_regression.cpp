@@ -110,7 +110,7 @@ Redshifts redshifts(const Case& of)
     const auto rows = known_rows(target, of.sample());
     Redshifts result;
     if (!rows.any()) {
-        log::warn("no redshifts without a warning: photo-z is left out");
+        if (of.world().is_root()) log::warn("no redshifts without a warning: photo-z is left out");
         return result;
     }
     const auto truth = chosen(target[0].truth, rows.test);
@@ -131,10 +131,14 @@ Redshifts redshifts(const Case& of)
 
 Properties properties(const Case& of)
 {
-    const auto targets = with_rows(of.inputs.properties, of.sample());
+    const auto& targets = of.properties;
     const auto rows = known_rows(targets, of.sample());
     Properties result;
     if (targets.empty() || !rows.any()) {
+        if (!targets.empty() && of.world().is_root()) {
+            log::warn("no galaxy on one side of the split has all {} labels: properties are left out",
+                      targets.size());
+        }
         return result;
     }
     const auto truth = truth_of(targets, rows.test);
@@ -159,7 +163,7 @@ nlohmann::json across_modalities(const Case& of)
                                of.sample().embedding_row);
     };
     const std::vector<Target> redshift{of.inputs.redshift()};
-    const auto targets = with_rows(of.inputs.properties, of.sample());
+    const auto& targets = of.properties;
     for (const auto& [from, to] : {std::pair("image", "spectrum"), std::pair("spectrum", "image")}) {
         const auto train = unit(to), query = unit(from);
         const auto predict = [&](const std::vector<Target>& what, const Rows& rows) {
@@ -200,21 +204,21 @@ nlohmann::json label_curves(const Case& of)
                 const auto& each = of.features[i];
                 if (!each.embedding && each.source != "photometry") continue;
                 nlohmann::json point = {{"labels", rows.train.size()}, {"share", share}};
-                point["r2"] = mean_score(truth, by_neighbours(each, targets, rows, of), of)["r2"];
-                if (!learned.empty()) point["few_shot_r2"] = mean_score(truth, learned[i], of)["r2"];
+                point["r2"] = mean_r2(truth, by_neighbours(each, targets, rows, of));
+                if (!learned.empty()) point["few_shot_r2"] = mean_r2(truth, learned[i]);
                 curves[what][each.name].push_back(point);
             }
         }
     };
     add("redshift", {of.inputs.redshift()});
-    add("properties", with_rows(of.inputs.properties, of.sample()));
+    add("properties", of.properties);
     return curves;
 }
 
 nlohmann::json posteriors(const Case& of)
 {
     auto all = nlohmann::json::object();
-    const auto targets = with_rows(of.inputs.properties, of.sample());
+    const auto& targets = of.properties;
     const auto rows = known_rows(targets, of.sample());
     if (of.o.flows == 0 || targets.empty() || rows.test.empty() || rows.train.size() < 20) {
         return all;

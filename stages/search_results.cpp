@@ -72,8 +72,8 @@ std::vector<Line> lines_of(const Queries& queries, const std::vector<Found>& fou
     std::vector<Line> lines;
     for (std::size_t number = 0; number < queries.all.size(); ++number) {
         for (const auto& one : found) {
-            const auto at = std::find(one.queries.begin(), one.queries.end(), number);
-            if (at == one.queries.end()) continue;
+            const auto at = std::lower_bound(one.queries.begin(), one.queries.end(), number);
+            if (at == one.queries.end() || *at != number) continue;
             for_each_neighbour(one, static_cast<std::size_t>(at - one.queries.begin()),
                                [&](auto i, auto row, auto score) {
                                    lines.push_back({&one.mode, &queries.all[number], i + 1, row, score});

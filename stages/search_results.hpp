@@ -19,7 +19,7 @@ struct Mode {
 // The neighbours in one mode of the queries that have its modality.
 struct Found {
     Mode mode;
-    std::vector<std::size_t> queries;  // numbers
+    std::vector<std::size_t> queries;  // numbers, ascending
     catalogue::Neighbours neighbours;
 };
 
