@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <future>
 #include <limits>
 #include <optional>
 
@@ -19,12 +20,13 @@
 #include "store/writer.hpp"
 #include "survey/healpix.hpp"
 #include "survey/object_id.hpp"
+#include "train/precision.hpp"
 
 namespace astroclip {
 namespace {
 
 struct Options {
-    std::string images, spectra, pairs, model, output;
+    std::string images, spectra, pairs, model, output, precision = "fp32";
     bool trust = false;
     std::int64_t part_rows = 0;
     double max_reject_fraction = 0.01;
@@ -40,6 +42,8 @@ void bind(config::Section options, Options& o)
         .option("model", o.model, "folder published by align, by a pretraining, or by the converter",
                 runtime_only())
         .option("output", o.output, "embedding store to publish", runtime_only())
+        .option("precision", o.precision, "of matrix products; vectors, norms and softmaxes are float32",
+                config::one_of({"fp32", "bf16"}))
         .option("trust", o.trust, "believe the hashes of the inputs without computing them", runtime_only())
         .option("part-rows", o.part_rows, "galaxies in a part, 0: about 4 GiB", config::at_least(0))
         .option("max-reject-fraction", o.max_reject_fraction,
@@ -95,12 +99,13 @@ private:
     }
 };
 
-store::Schema schema_of(const Inputs& inputs)
+store::Schema schema_of(const Inputs& inputs, const std::string& precision)
 {
     auto schema = store::embeddings(inputs.width());
     auto& facts = schema.attributes;
     facts["model"] = inputs.model.kind;
     facts["model_id"] = inputs.model.content_id;
+    facts["precision"] = precision;
     if (inputs.images) {
         const auto& of = inputs.images->schema().attributes;
         for (const auto* key : {"bands", "pixel_scale", "pixel_scale_unit"}) {
@@ -204,24 +209,75 @@ private:
     std::vector<std::int64_t> image_rows_, spectrum_rows_;
 };
 
-// The embedded batch as rows of the store; what has an embedding that is not finite becomes a reject.
-void append_rows(const Inputs& inputs, const Options& o, data::Range range, store::Rows& rows,
+// What the stores hold of the galaxies of a compute batch.
+struct Piece {
+    data::Range range;
+    data::Batch batch;
+    std::vector<double> ra, dec, z, release, brickid, objid, zwarn, image_flags, spectrum_flags;
+
+    Piece(const Inputs& inputs, data::Range range_) : range(range_), batch(inputs.galaxies.read(range))
+    {
+        const Scalars of(inputs, range);
+        ra = of.either("ra", nan);
+        dec = of.either("dec", nan);
+        z = of.either("redshift", nan);
+        release = of.either("release", -1);
+        brickid = of.either("brickid", -1);
+        objid = of.either("objid", -1);
+        zwarn = of.spectrum("zwarn", -1);
+        image_flags = of.image("qflag", 0);
+        spectrum_flags = of.spectrum("qflag", 0);
+    }
+};
+
+// Pieces one after the other, each read while the one before is computed with. HDF5 bears one thread at a
+// time: who writes waits first.
+class ReadAhead {
+public:
+    ReadAhead(const Inputs& inputs, std::vector<data::Range> pieces)
+        : inputs_(inputs), pieces_(std::move(pieces))
+    {
+        start();
+    }
+
+    Piece next()
+    {
+        auto piece = reading_.get();
+        start();
+        return piece;
+    }
+    void wait() const
+    {
+        if (reading_.valid()) reading_.wait();
+    }
+
+private:
+    void start()
+    {
+        if (started_ < pieces_.size()) {
+            reading_ = std::async(std::launch::async,
+                                  [this, range = pieces_[started_++]] { return Piece(inputs_, range); });
+        }
+    }
+
+    const Inputs& inputs_;
+    std::vector<data::Range> pieces_;
+    std::size_t started_ = 0;
+    std::future<Piece> reading_;
+};
+
+// The embedded galaxies as rows of the store; what has an embedding that is not finite becomes a reject.
+void append_rows(const Inputs& inputs, const Options& o, const Piece& piece, store::Rows& rows,
                  std::vector<store::Reject>& rejects)
 {
-    const auto batch = inputs.galaxies.read(range);
+    const auto& batch = piece.batch;
     const auto images = embed_images(inputs, batch);
     const auto spectra = embed_spectra(inputs, batch);
-    const Scalars of(inputs, range);
-    const auto ra = of.either("ra", nan), dec = of.either("dec", nan), z = of.either("redshift", nan);
-    const auto release = of.either("release", -1), brickid = of.either("brickid", -1),
-               objid = of.either("objid", -1);
-    const auto zwarn = of.spectrum("zwarn", -1);
-    const auto image_flags = of.image("qflag", 0), spectrum_flags = of.spectrum("qflag", 0);
     const auto width = static_cast<std::size_t>(inputs.width());
     for (std::size_t i = 0; i < batch.object_ids.size(); ++i) {
         const auto id = batch.object_ids[i];
         if (!images.finite[i] || !spectra.finite[i]) {
-            rejects.push_back({o.model, range.first + static_cast<std::int64_t>(i), id,
+            rejects.push_back({o.model, piece.range.first + static_cast<std::int64_t>(i), id,
                                images.finite[i] ? "spectrum embedding zero or not finite"
                                                 : "image embedding zero or not finite",
                                true});
@@ -230,22 +286,22 @@ void append_rows(const Inputs& inputs, const Options& o, data::Range range, stor
         const bool has_spectrum = inputs.embeds_spectra() && batch.has_spectrum[i];
         rows.add("object_id", id);
         rows.add("targetid", batch.has_spectrum[i] && survey::is_targetid(id) ? id : std::int64_t{-1});
-        rows.add("release", release[i]);
-        rows.add("brickid", brickid[i]);
-        rows.add("objid", objid[i]);
-        rows.add("ra", ra[i]);
-        rows.add("dec", dec[i]);
-        rows.add("healpix_29", survey::healpix_nested(ra[i], dec[i]));
+        rows.add("release", piece.release[i]);
+        rows.add("brickid", piece.brickid[i]);
+        rows.add("objid", piece.objid[i]);
+        rows.add("ra", piece.ra[i]);
+        rows.add("dec", piece.dec[i]);
+        rows.add("healpix_29", survey::healpix_nested(piece.ra[i], piece.dec[i]));
         rows.add("image_embedding", images.unit.data() + i * width, 1);
         rows.add("image_embedding_norm", images.norm[i]);
         rows.add("has_image", inputs.embeds_images() && batch.has_image[i]);
         rows.add("spectrum_embedding", spectra.unit.data() + i * width, 1);
         rows.add("spectrum_embedding_norm", spectra.norm[i]);
         rows.add("has_spectrum", has_spectrum);
-        rows.add("z_spec", z[i]);
-        rows.add("zwarn", zwarn[i]);
-        rows.add("qflag",
-                 static_cast<std::uint32_t>(image_flags[i]) | static_cast<std::uint32_t>(spectrum_flags[i]));
+        rows.add("z_spec", piece.z[i]);
+        rows.add("zwarn", piece.zwarn[i]);
+        rows.add("qflag", static_cast<std::uint32_t>(piece.image_flags[i]) |
+                              static_cast<std::uint32_t>(piece.spectrum_flags[i]));
     }
 }
 
@@ -256,10 +312,21 @@ nlohmann::json inputs_of(const Inputs& inputs)
     return ids;
 }
 
+// The compute batches of all turns, in order.
+std::vector<data::Range> pieces_of(const std::vector<store::Writer::Range>& turns)
+{
+    std::vector<data::Range> all;
+    for (const auto& turn : turns) {
+        const auto pieces = data::in_order({turn.first, turn.last}, nn::compute_batch);
+        all.insert(all.end(), pieces.begin(), pieces.end());
+    }
+    return all;
+}
+
 void write_all(const Inputs& inputs, const Options& o, stage::Context& context, store::Output& output)
 {
     const auto total = inputs.galaxies.size();
-    const auto schema = schema_of(inputs);
+    const auto schema = schema_of(inputs, o.precision);
     const store::Writer::Options how{.part_rows = o.part_rows,
                                      .max_reject_fraction = o.max_reject_fraction,
                                      .unit_rows = nn::compute_batch};
@@ -267,13 +334,16 @@ void write_all(const Inputs& inputs, const Options& o, stage::Context& context, 
     auto more = writer.next_part();  // after those of an earlier run
     context.progress.begin("embedding", writer.plan_share(), "galaxies", writer.plan_done());
     for (; more; more = writer.next_part()) {
-        for (const auto& turn : writer.turns()) {
+        const auto turns = writer.turns();
+        ReadAhead reading(inputs, pieces_of(turns));
+        for (const auto& turn : turns) {
             store::Rows rows(schema);
             std::vector<store::Reject> rejects;
-            for (const auto& piece : data::in_order({turn.first, turn.last}, nn::compute_batch)) {
+            for (auto left = pieces_of({turn}).size(); left > 0; --left) {
                 alive("embedding a batch");
-                append_rows(inputs, o, piece, rows, rejects);
+                append_rows(inputs, o, reading.next(), rows, rejects);
             }
+            reading.wait();
             writer.append(rows, rejects);
             context.progress.update(writer.plan_done());
         }
@@ -290,12 +360,13 @@ void embed(const Options& o, stage::Context& context)
     const auto compute = stage::start_compute(context);
     std::optional<Inputs> inputs;
     context.world.together([&] { inputs.emplace(o, compute.device); });
+    const train::Autocast autocast(o.precision, compute.device.type());
     const auto total = inputs->galaxies.size();
     if (context.dry_run()) {
-        context.print(fmt::format(
-            "embed: {} galaxies, width {}, {} bytes a row, about {:.1f} MB", total, inputs->width(),
-            schema_of(*inputs).row_bytes(),
-            1e-6 * static_cast<double>(schema_of(*inputs).row_bytes()) * static_cast<double>(total)));
+        const auto row_bytes = schema_of(*inputs, o.precision).row_bytes();
+        context.print(fmt::format("embed: {} galaxies, width {}, {} bytes a row, about {:.1f} MB", total,
+                                  inputs->width(), row_bytes,
+                                  1e-6 * static_cast<double>(row_bytes) * static_cast<double>(total)));
         return;
     }
     auto& output = context.open_output(o.output, inputs_of(*inputs), o.shard);

@@ -17,6 +17,7 @@
 #include "survey/spectra.hpp"
 #include "survey/table.hpp"
 #include "survey/text.hpp"
+#include "train/precision.hpp"
 
 namespace astroclip::search {
 namespace {
@@ -252,6 +253,7 @@ std::vector<Query> of_files(const QueryOptions& o, const store::Reader& reader, 
         throw DataError(o.model, fmt::format("is not the model that {} was made with ({}, not {})",
                                              reader.path(), model.content_id, made_with));
     }
+    const train::Autocast autocast(facts.value("precision", "fp32"), device.type());
     std::vector<Query> queries;
     if (!o.cutouts.empty()) queries = of_cutouts(o, facts, model);
     if (!o.spectra.empty()) {
