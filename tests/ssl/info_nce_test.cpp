@@ -151,7 +151,7 @@ TEST(InfoNce, OfWideEmbeddingsOfManyRanksEqualsTheExactOneOfOneRank)
 TEST(InfoNce, OfWideEmbeddingsIsExactForAnyNumberOfPairs)
 {
     const auto alone = test::this_rank_alone();
-    for (const std::int64_t n : {1, 7, 67, 129, 333}) {
+    for (const std::int64_t n : {2, 7, 67, 129, 333}) {
         auto exact = fill_pairs(n, 320, at::kDouble);
         exact.image.narrow(0, n / 2, 1).mul_(1e-6);
         exact.spectrum[0].copy_(exact.image[0] + 1e-3 * exact.spectrum[0]);
