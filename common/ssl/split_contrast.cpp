@@ -372,6 +372,18 @@ at::Tensor cosines_of_matches(const Contrast& of)
     return match;
 }
 
+// The matches' part of the gradients, often the most of them, in float32 by itself.
+void add_matches(const Contrast& of, const ContrastWeights& weights, at::Tensor& image_grad,
+                 at::Tensor& spectra_grad)
+{
+    const auto match = weights.match.to(at::kFloat).unsqueeze(1);
+    in_parts(match.size(0), strip_rows, [&](std::int64_t first, std::int64_t count) {
+        const auto weight = match.narrow(0, first, count);
+        image_grad.narrow(0, first, count).addcmul_(of.spectra.part(first + of.offset, count), weight);
+        spectra_grad.narrow(0, first + of.offset, count).addcmul_(of.image.part(first, count), weight);
+    });
+}
+
 }  // namespace
 
 bool has_split_contrast(const Contrast& of)
@@ -412,15 +424,13 @@ void add_split_gradients(const Contrast& of, const ContrastWeights& weights, at:
     Tiles tiles(of, true);
     const auto width = tiles.width(), size = tiles.size();
     const Softmax softmax(weights, of.scale);
-    const auto* match = weights.match.const_data_ptr<double>();
     auto *by_image = image_grad.mutable_data_ptr<float>(),
          *by_spectra = spectra_grad.mutable_data_ptr<float>();
     const SplitSpace paired_rows(size * width), turned(size * size);
     tiles.for_each(
         [&](const Tile& tile, const Strip& strip, Split grad) {
             to_gradient(strip, softmax);
-            strip.matches(of.offset,
-                          [&](std::int64_t i, float& value) { value = static_cast<float>(match[i]); });
+            strip.matches(of.offset, [](std::int64_t, float& value) { value = 0; });
             const auto columns = padded(strip.columns), first = strip.row - tile.row;
             for (std::int64_t i = 0; i < strip.rows; ++i) {
                 split_row(strip.values + i * strip.stride, 1, columns, grad + i * columns);
@@ -438,6 +448,7 @@ void add_split_gradients(const Contrast& of, const ContrastWeights& weights, at:
                 at::native::cpublas::brgemm_release();
             });
         });
+    add_matches(of, weights, image_grad, spectra_grad);
 }
 
 }  // namespace astroclip::ssl
