@@ -94,7 +94,7 @@ class Model:
             x = x + self.w[f"{block}ls1.gamma"] * self.attention(f"{block}attn.qkv", f"{block}attn.proj", self.number("image.num_heads"),
                                                                 self.norm(f"{block}norm1", x, 1e-6))
             x = x + self.w[f"{block}ls2.gamma"] * self.mlp(f"{block}mlp.fc1", f"{block}mlp.fc2", self.norm(f"{block}norm2", x, 1e-6))
-        return self.head("image_encoder", x)
+        return self.head("image_encoder", self.norm(f"{name}norm", x, 1e-6))
 
     def spectra(self, flux):
         length, overlap = self.number("spectrum.slice_section_length"), self.number("spectrum.slice_overlap")

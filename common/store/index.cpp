@@ -32,33 +32,30 @@ hdf5::Handle row_block(const Column& column, std::uint64_t all, std::uint64_t fi
     return space;
 }
 
-void copy_column(hid_t index, const std::string& path, const std::vector<hdf5::Handle>& parts,
-                 const std::string& folder, const Column& column, const std::vector<std::int64_t>& part_rows,
-                 std::vector<std::int64_t>* ids)
+// A small column of the index, which is filled part by part.
+struct Target {
+    const Column* column;
+    hdf5::Handle dataset;
+};
+
+// The rows of one part into the index's rows from `at` on; their ids are added to `ids` if there is such.
+void copy_rows(const Target& target, const std::string& path, hid_t part, const std::string& name,
+               std::uint64_t rows, std::uint64_t at, std::uint64_t total, std::vector<std::int64_t>* ids)
 {
-    const auto total =
-        static_cast<std::uint64_t>(std::accumulate(part_rows.begin(), part_rows.end(), std::int64_t{0}));
-    const auto target = create_column(index, column, total, chunk_rows(column, total), path);
-    std::vector<char> bytes(std::min(total, rows_at_once) * column.row_bytes());
-    std::uint64_t at = 0;
-    for (std::size_t part = 0; part < parts.size(); ++part) {
-        alive("writing the index");
-        const auto name = folder + "/" + part_name(static_cast<std::int64_t>(part)) + ".h5";
-        const auto source = hdf5::open_dataset(parts[part], column.name, name);
-        const auto rows = static_cast<std::uint64_t>(part_rows[part]);
-        for (std::uint64_t first = 0; first < rows; first += rows_at_once) {
-            const auto count = std::min(rows_at_once, rows - first);
-            read_bytes(source, column, first, count, bytes.data(), name);
-            const auto space = row_block(column, total, at, count);
-            const auto memory = row_block(column, count, 0, count);
-            hdf5::checked(
-                H5Dwrite(target, memory_type(column.type), memory, space, H5P_DEFAULT, bytes.data()), path,
-                "write");
-            if (ids) {
-                const auto* values = reinterpret_cast<const std::int64_t*>(bytes.data());
-                ids->insert(ids->end(), values, values + count);
-            }
-            at += count;
+    const auto& column = *target.column;
+    const auto source = hdf5::open_dataset(part, column.name, name);
+    std::vector<char> bytes(std::min(rows, rows_at_once) * column.row_bytes());
+    for (std::uint64_t first = 0; first < rows; first += rows_at_once) {
+        const auto count = std::min(rows_at_once, rows - first);
+        read_bytes(source, column, first, count, bytes.data(), name);
+        const auto space = row_block(column, total, at + first, count);
+        const auto memory = row_block(column, count, 0, count);
+        hdf5::checked(
+            H5Dwrite(target.dataset, memory_type(column.type), memory, space, H5P_DEFAULT, bytes.data()),
+            path, "write");
+        if (ids) {
+            const auto* values = reinterpret_cast<const std::int64_t*>(bytes.data());
+            ids->insert(ids->end(), values, values + count);
         }
     }
 }
@@ -110,10 +107,8 @@ const std::int64_t* duplicate_in(std::vector<std::int64_t>& ids)
 void write_index(const std::string& path, const std::string& folder, const Schema& schema,
                  const Request& request, const std::vector<std::int64_t>& part_rows, bool unique_ids)
 {
-    std::vector<hdf5::Handle> parts;
-    for (std::size_t part = 0; part < part_rows.size(); ++part) {
-        parts.push_back(hdf5::open_file(folder + "/" + part_name(static_cast<std::int64_t>(part)) + ".h5"));
-    }
+    const auto total =
+        static_cast<std::uint64_t>(std::accumulate(part_rows.begin(), part_rows.end(), std::int64_t{0}));
     hdf5::Handle index(hdf5::checked(H5Fcreate(path.c_str(), H5F_ACC_EXCL, file_creation(), file_access()),
                                      path, "create file"),
                        H5Fclose);
@@ -121,27 +116,41 @@ void write_index(const std::string& path, const std::string& folder, const Schem
     for (const auto& axis : schema.axes) {
         write_axis(index, axis, path);
     }
-    std::vector<std::int64_t> ids;
+    std::vector<Target> targets;
     for (const auto& column : schema.columns) {
         if (column.shape.empty()) {
-            copy_column(index, path, parts, folder, column, part_rows,
-                        column.name == "object_id" && unique_ids ? &ids : nullptr);
+            targets.push_back(
+                {&column, create_column(index, column, total, chunk_rows(column, total), path)});
         } else {
             link_column(index, path, column, part_rows);
         }
     }
+    std::vector<std::int64_t> ids;
+    std::vector<Reject> rejects;
+    std::uint64_t at = 0;
+    // One part is open at a time: thousands would not fit into memory, nor into the files a process may open.
+    for (std::size_t number = 0; number < part_rows.size(); ++number) {
+        alive("writing the index");
+        const auto name = part_name(static_cast<std::int64_t>(number));
+        const auto file = folder + "/" + name + ".h5";
+        const auto part = hdf5::open_file(file);
+        const auto rows = static_cast<std::uint64_t>(part_rows[number]);
+        for (const auto& target : targets) {
+            const bool wanted = target.column->name == "object_id" && unique_ids;
+            copy_rows(target, path, part, file, rows, at, total, wanted ? &ids : nullptr);
+        }
+        const auto some = read_rejects(part, name);
+        rejects.insert(rejects.end(), some.begin(), some.end());
+        at += rows;
+    }
     if (const auto* twice = duplicate_in(ids)) {
         throw InternalError(fmt::format("object_id {} occurs twice in {}", *twice, folder));
-    }
-    std::vector<Reject> rejects;
-    for (std::size_t part = 0; part < parts.size(); ++part) {
-        const auto some = read_rejects(parts[part], part_name(static_cast<std::int64_t>(part)));
-        rejects.insert(rejects.end(), some.begin(), some.end());
     }
     if (const auto failure = write_rejects(index, sizes_of(rejects), rejects, H5P_DEFAULT, path);
         !failure.empty()) {
         throw IoError(path, failure);
     }
+    for (auto& target : targets) target.dataset.reset();
     index.reset();
 }
 
