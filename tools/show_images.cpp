@@ -7,6 +7,7 @@
 
 #include "config/options.hpp"
 #include "core/error.hpp"
+#include "core/log.hpp"
 #include "data/batches.hpp"
 #include "data/image_augmentation.hpp"
 #include "data/image_views.hpp"
