@@ -18,10 +18,12 @@ namespace astroclip::catalogue {
 
 CatalogueShard CatalogueShard::of(const at::Tensor& vectors, std::int64_t first_row, const at::Tensor& usable)
 {
-    return {first_row, vectors.size(0), [=](std::int64_t first, std::int64_t count) -> CatalogueRows {
+    return {first_row, vectors.size(0),
+            [=](std::int64_t first, std::int64_t count) -> CatalogueRows {
                 const auto some = usable.defined() ? usable.narrow(0, first - first_row, count) : usable;
                 return {vectors.narrow(0, first - first_row, count), some};
-            }};
+            },
+            true};
 }
 
 namespace {
@@ -71,6 +73,9 @@ at::Tensor in_place(const at::Tensor& all, std::int64_t first, std::int64_t coun
 template <typename Work>
 void for_each_piece(const CatalogueShard& shard, std::int64_t size, Work work)
 {
+    if (shard.in_memory && shard.rows > 0) {
+        return work(shard.first_row, shard.read(shard.first_row, shard.rows));
+    }
     const auto last_row = shard.first_row + shard.rows;
     const auto read = [&](std::int64_t first) {
         return std::async(std::launch::async,
@@ -90,11 +95,26 @@ void for_each_piece(const CatalogueShard& shard, std::int64_t size, Work work)
     }
 }
 
-// [q, D] x [r, D] -> [q, r]. A product of matrices first rearranges both, which for one query costs more than
-// the product.
-at::Tensor products(const at::Tensor& queries, const at::Tensor& rows)
+// Scores [1, n] of one query [1, D] with n rows of the catalogue from `first` on, by one thread a block. A
+// product of matrices would copy each block first, which for one query costs more than the product.
+at::Tensor scores_of_one(const at::Tensor& query, const at::Tensor& rows, std::int64_t first,
+                         std::int64_t block_rows)
 {
-    return queries.size(0) == 1 ? rows.mv(queries[0]).unsqueeze(0) : queries.mm(rows.t());
+    const auto last = first + rows.size(0);
+    const auto scores = at::empty({1, rows.size(0)}, at::kFloat);
+    at::parallel_for(first / block_rows, (last + block_rows - 1) / block_rows, 1,
+                     [&](std::int64_t begin, std::int64_t end) {
+                         const at::NoGradGuard no_grad;
+                         for (auto block = begin; block < end; ++block) {
+                             const auto from = std::max(first, block * block_rows);
+                             const auto count = std::min(last, (block + 1) * block_rows) - from;
+                             const auto place = from % block_rows;
+                             const auto all =
+                                 in_place(rows, from - first, count, place, block_rows).mv(query[0]);
+                             scores[0].narrow(0, from - first, count).copy_(all.narrow(0, place, count));
+                         }
+                     });
+    return scores;
 }
 
 // Visits all products of a shard: blocks of catalogue rows that begin at multiples of blocks.rows, times
@@ -105,6 +125,13 @@ void for_each_product(const CatalogueShard& shard, const at::Tensor& queries, co
     const auto query_rows = std::min(blocks.queries, queries.size(0));  // alike on all ranks
     for_each_piece(shard, blocks.rows * blocks.ahead, [&](std::int64_t first, const CatalogueRows& piece) {
         const auto last = first + piece.vectors.size(0);
+        if (queries.size(0) == 1 && queries.is_cpu()) {
+            alive("comparing with the catalogue");
+            if (wanted(0, 1, first, last - first)) {
+                visit({0, first, scores_of_one(queries, piece.vectors, first, blocks.rows), piece.usable});
+            }
+            return;
+        }
         for (auto row = first; row < last; row = (row / blocks.rows + 1) * blocks.rows) {
             const auto place = row % blocks.rows;
             const auto count = std::min(blocks.rows - place, last - row);
@@ -120,7 +147,7 @@ void for_each_product(const CatalogueShard& shard, const at::Tensor& queries, co
                         in_place(piece.vectors, row - first, count, place, blocks.rows).to(queries.device());
                 }
                 const auto asked = in_place(queries, query, some, 0, query_rows);
-                const auto scores = products(asked, block).narrow(0, 0, some).narrow(1, place, count);
+                const auto scores = asked.mm(block.t()).narrow(0, 0, some).narrow(1, place, count);
                 visit({query, row, scores.to(at::kCPU),
                        piece.usable.defined() ? piece.usable.narrow(0, row - first, count) : at::Tensor()});
             }

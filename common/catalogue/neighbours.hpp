@@ -24,6 +24,7 @@ struct CatalogueShard {
     // Rows [first, first + count) of the catalogue; called from a thread that reads ahead, one call at a
     // time.
     std::function<CatalogueRows(std::int64_t first, std::int64_t count)> read;
+    bool in_memory = false;  // reading costs nothing, so that nothing is read ahead
 
     static CatalogueShard of(const at::Tensor& vectors, std::int64_t first_row = 0,
                              const at::Tensor& usable = {});
