@@ -3,6 +3,7 @@
 
 import html.parser
 import json
+import struct
 import subprocess
 import sys
 import tempfile
@@ -76,7 +77,8 @@ def make_stores(run, random):
     ra, dec = random.uniform(0, 360, OBJECTS), random.uniform(-30, 60, OBJECTS)
     rejects = {"total": 7, "damage": 2, "selection": 5,
                "reasons": {"sky fibre": {"selection": 5, "damage": 0}, "no <good> bins": {"selection": 0, "damage": 2}}}
-    publish(run / "images", "images", {"object_id": ids, "ra": ra, "dec": dec, "flux": images})
+    flux = {f"flux_{band}": images[:, i].sum(axis=(1, 2)) for i, band in enumerate("grz")}
+    publish(run / "images", "images", {"object_id": ids, "ra": ra, "dec": dec, "flux": images, **flux})
     publish(run / "spectra", "spectra", {"object_id": ids, "flux": spectra, "ivar": np.ones_like(spectra), "redshift": z},
             {"wavelength": WAVELENGTH}, rejects)
     rows = np.arange(OBJECTS)
@@ -147,7 +149,8 @@ def make_trainings(run, random):
         with open(run / name / "metrics.jsonl", "w", encoding="utf-8") as file:
             for step in range(1, 601):
                 loss = top * (0.4 + 0.6 * np.exp(-step / 150)) + 0.03 * top * random.normal()
-                file.write(json.dumps({"step": step, "loss": loss}) + "\n")
+                terms = {"dino_local": loss / 2, "koleo": -0.1, "effective_rank": 12.5} if name == "image-encoder" else {}
+                file.write(json.dumps({"step": step, "loss": loss, **terms}) + "\n")
                 if step % 100 == 0:
                     figures = {"val_modality_gap": 0.8, "val_recall_at_10_is": 0.625} if name == "aligned" else {}
                     file.write(json.dumps({"step": step, "val_loss": loss * 1.05, **figures}) + "\n")
@@ -170,12 +173,26 @@ def make_probe(run, ids, z, random):
         "by_wavelength": {**bins, "wavelength": [4000, 6000, 8000]}, "by_snr": {**bins, "snr": [1, 2, 4]}}))
 
 
+def make_views(run, random):
+    """As astroclip-show-images writes it: a header, and the tensors one after the other."""
+    tensors = {"original": random.random((2, 3, 20, 20)), "gr": random.random((2, 3, 20, 20)), "attention": random.random((2, 9)),
+               "patches": random.normal(size=(2, 9, 5))}
+    header, data = {"__metadata__": {}}, b""
+    for name, values in tensors.items():
+        content = values.astype("<f4").tobytes()
+        header[name] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": [len(data), len(data) + len(content)]}
+        data += content
+    text = json.dumps(header).encode()
+    (run / "views.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
 def make_run(path):
     random = np.random.default_rng(1)
     ids, ra, dec, z = make_stores(path, random)
     make_search(path, ids, ra, dec, z, random)
     make_evaluation(path, ids, z, random)
     make_probe(path, ids, z, random)
+    make_views(path, random)
     make_trainings(path, random)
 
 
@@ -228,7 +245,7 @@ class Report(unittest.TestCase):
     def test_whole_run_has_every_section_in_one_file(self):
         make_run(self.run_folder)
         page, figures = self.read()
-        for anchor in ("retrieval", "redshift", "properties", "morphology", "labels", "table", "search", "map", "training", "alignment", "spectra", "input", "run"):
+        for anchor in ("retrieval", "redshift", "properties", "morphology", "labels", "table", "search", "map", "training", "alignment", "views", "spectra", "input", "run"):
             self.assertIn(f'<section id="{anchor}">', page)
         self.assertNotIn('class="missing"', page)
         self.assertIn("no &lt;good&gt; bins", page)
@@ -237,6 +254,8 @@ class Report(unittest.TestCase):
         self.assertIn("12 galaxies have no LOG_MSTAR", page)
         self.assertIn("all votes are for one answer", page)
         self.assertIn("<b>0.70</b>", page)
+        for words in ("attention and tokens", "KoLeo", "coloured by g − r [mag]", "effective rank"):
+            self.assertIn(words, page)
         self.assertEqual(figures["retrieval"]["is"]["recall_at_10"], 0.81)
         self.assertEqual(set(figures["photo_z"]), {"image", "spectrum", "untrained", "magnitudes", "pixels"})
         self.assertEqual(figures["losses"]["align"]["steps"], 600)

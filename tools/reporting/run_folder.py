@@ -124,7 +124,7 @@ class Run:
         """g, r and z magnitudes [n, 3] of objects by their catalogue id, NaN where the survey has none."""
         images, pairs = self.store("images"), self.store("pairs")
         found = np.full((len(ids), 3), np.nan)
-        if images is None:
+        if images is None or not {f"flux_{band}" for band in "grz"} <= set(images.columns):
             return found
         own = np.asarray(images["object_id"][:])
         if pairs is not None:
