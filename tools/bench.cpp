@@ -180,12 +180,8 @@ public:
             {"dino-views", [this] { return dino_views(); }},
             {"moco-views", [this] { return moco_views(); }},
             {"moco-train", [this] { return moco_train(); }},
-            {"align", [this] { return align(); }},
-            {"align-cached",
-             [this] {
-                 return cached_alignment(scratch_.shared_path(world_), {c_.image, c_.spectrum, c_.head},
-                                         o_.batch, o_.dtype, world_, ranks_);
-             }},
+            {"align", [this] { return align(false); }},
+            {"align-cached", [this] { return align(true); }},
             {"loss", [this] { return loss(); }},
             {"search", [this] { return search(o_.search, false, world_, ranks_); }},
             {"search-single", [this] { return search(o_.search, true, world_, ranks_); }}};
@@ -345,37 +341,17 @@ private:
         };
     }
 
-    Step align()
+    Step align(bool cached)
     {
-        auto model = network<nn::AlignedModel>(c_.image, c_.spectrum, c_.head);
-        auto parameters = parameters_of(*model->image_encoder->head, "image.");
-        for (auto& parameter : parameters_of(*model->spectrum_encoder->head, "spectrum.")) {
-            parameters.push_back(parameter);
-        }
-        auto optimizer = std::make_shared<train::AdamW>(parameters, train::AdamW::Betas{});
-        return [=, this, flux = fluxes(), images = random({o_.batch, 3, 144, 144})]() mutable {
-            zero_gradients(parameters);
-            at::Tensor image, spectrum;
-            {
-                const train::Autocast autocast(o_.dtype, at::kCPU);
-                at::Tensor patches, sections;
-                {
-                    const at::NoGradGuard no_grad;
-                    patches = model->image_encoder->tokens(images);
-                    sections = model->spectrum_encoder->backbone->forward(data::spectrum_tokens(flux));
-                }
-                image = model->image_encoder->head->forward(patches);
-                spectrum = model->spectrum_encoder->head->forward(sections);
-            }
-            ssl::info_nce(ranks_, image.to(at::kFloat), spectrum.to(at::kFloat)).backward();
-            optimizer->step({1e-4, 1e-4, 0.01});
-        };
+        return alignment(scratch_.shared_path(world_), cached, {c_.image, c_.spectrum, c_.head}, o_.batch,
+                         o_.dtype, world_, ranks_);
     }
 
     Step loss()
     {
-        auto image = random({o_.batch, 1024}).requires_grad_(true),
-             spectrum = random({o_.batch, 1024}).requires_grad_(true);
+        const auto own = o_.batch / ranks_.size();
+        auto image = random({own, 1024}).requires_grad_(true),
+             spectrum = random({own, 1024}).requires_grad_(true);
         return [=, this]() mutable {
             image.mutable_grad() = spectrum.mutable_grad() = at::Tensor();
             ssl::info_nce(ranks_, image, spectrum).backward();
@@ -434,7 +410,8 @@ void add_options(config::Options& options, Options& o)
                        "spectrum-train, spectrum-embed, image-train, image-embed, dino-views, moco-views, "
                        "moco-train, align, align-cached, loss, search or search-single");
     options.section()
-        .option("batch", o.batch, "samples a step; of `loss`: the global batch", config::at_least(1))
+        .option("batch", o.batch, "samples a step; of spectrum-train, align and loss: over all ranks",
+                config::at_least(1))
         .option("recompute-activations", o.recompute, "of spectrum-train")
         .option("steps", o.steps, "timed steps, after one to warm up", config::at_least(1))
         .option("dtype", o.dtype, "fp32 or bf16", config::one_of({"fp32", "bf16"}))

@@ -2,6 +2,10 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <numeric>
+#include <optional>
+
 #include "ssl/clip_task.hpp"
 #include "ssl/token_cache.hpp"
 #include "store/writer.hpp"
@@ -10,9 +14,9 @@
 namespace astroclip::bench {
 namespace {
 
-constexpr std::int64_t pixels = 8, bins = 64;  // nobody looks at them
+constexpr std::int64_t spectrum_bins = 7781;
 
-// A store of rows that are zero but for what `fill` sets.
+// A store of rows that are zero but for `flux`, which is random, and what `fill` sets.
 void write_store(const comm::World& world, const std::string& path, const store::Schema& schema,
                  const nlohmann::json& inputs, std::int64_t count,
                  const std::function<bool(store::Rows&, const store::Column&, std::int64_t)>& fill)
@@ -24,10 +28,10 @@ void write_store(const comm::World& world, const std::string& path, const store:
             store::Rows rows(schema);
             for (auto row = turn.first; row < turn.last; ++row) {
                 for (const auto& column : schema.columns) {
-                    const std::vector<float> zeros(column.row_items(), 0.0F);
-                    if (!fill(rows, column, row)) {
-                        rows.add(column.name, zeros.data(), 1);
-                    }
+                    if (fill(rows, column, row)) continue;
+                    const auto n = static_cast<std::int64_t>(column.row_items());
+                    const auto values = column.name == "flux" ? at::randn({n}, at::kFloat) : at::zeros({n});
+                    rows.add(column.name, values.const_data_ptr<float>(), 1);
                 }
             }
             writer.append(rows, {});
@@ -38,7 +42,8 @@ void write_store(const comm::World& world, const std::string& path, const store:
 }
 
 // Row i of images and of spectra is galaxy i.
-data::Stores write_stores(const comm::World& world, const std::string& folder, std::int64_t count)
+data::Stores write_stores(const comm::World& world, const std::string& folder, std::int64_t count,
+                          std::int64_t pixels, std::int64_t bins)
 {
     const data::Stores stores{folder + "/images", folder + "/spectra", folder + "/pairs", true};
     const auto numbered = [](const std::vector<std::string>& names) {
@@ -48,30 +53,34 @@ data::Stores write_stores(const comm::World& world, const std::string& folder, s
             return ours;
         };
     };
+    std::vector<double> wavelength(static_cast<std::size_t>(bins));
+    std::iota(wavelength.begin(), wavelength.end(), 3600.0);
     write_store(world, stores.images, store::images("grz", pixels, 0.262), {}, count,
                 numbered({"object_id"}));
-    write_store(world, stores.spectra, store::spectra(std::vector<double>(bins, 1.0)), {}, count,
-                numbered({"object_id"}));
+    write_store(world, stores.spectra, store::spectra(wavelength), {}, count, numbered({"object_id"}));
     write_store(world, stores.pairs, store::pairs(), {}, count,
                 numbered({"object_id", "image_row", "spectrum_row"}));
     return stores;
 }
 
-class CachedAlignment {
+// With a cache nobody looks at images and spectra: they are small.
+class Alignment {
 public:
-    CachedAlignment(const std::string& folder, const AlignmentSizes& sizes, std::int64_t batch,
-                    const std::string& precision, const comm::World& world, comm::Communicator& ranks)
-        : galaxies_(write_stores(world, folder, 4 * batch))
+    Alignment(const std::string& folder, bool cached, const AlignmentSizes& sizes, std::int64_t batch,
+              const std::string& precision, const comm::World& world, comm::Communicator& ranks)
+        : galaxies_(write_stores(world, folder, 4 * batch, cached ? 8 : 152, cached ? 64 : spectrum_bins))
     {
-        make_cache(folder + "/tokens", sizes, world);
-        cache_.emplace(folder + "/tokens", galaxies_, true);
+        if (cached) {
+            make_cache(folder + "/tokens", sizes, world);
+            cache_.emplace(folder + "/tokens", galaxies_, true);
+        }
         nn::AlignedModel model(sizes.image, sizes.spectrum, sizes.head);
-        nn::initialise(*model->image_encoder->head, 1);
-        nn::initialise(*model->spectrum_encoder->head, 2);
+        nn::initialise(*model, 1);
         ssl::ClipTaskConfig config;
         config.batch_size = batch;
         config.head = sizes.head;
-        task_.emplace(config, model, sizes.image, sizes.spectrum, galaxies_, ranks, 1, &*cache_);
+        task_.emplace(config, model, sizes.image, sizes.spectrum, galaxies_, ranks, 1,
+                      cached ? &*cache_ : nullptr);
         step_.emplace(*task_, train::TrainerConfig{.precision = precision}, ranks);
         task_->seek(0);
     }
@@ -90,7 +99,7 @@ private:
         const ssl::Encode random = [&](const data::Batch& batch) -> ssl::EncoderTokens {
             const auto rows = batch.images.size(0);
             return {at::randn({rows, side * side, sizes.image.width}),
-                    at::randn({rows, data::token_count(7781), sizes.spectrum.width})};
+                    at::randn({rows, data::token_count(spectrum_bins), sizes.spectrum.width})};
         };
         store::Output output(world, path, {"token-cache", {}, "bench", {}}, false);
         ssl::make_token_cache(output, galaxies_, random, 512, [](std::int64_t, std::int64_t) {});
@@ -105,12 +114,12 @@ private:
 
 }  // namespace
 
-std::function<void()> cached_alignment(const std::string& folder, const AlignmentSizes& sizes,
-                                       std::int64_t batch, const std::string& precision,
-                                       const comm::World& world, comm::Communicator& ranks)
+std::function<void()> alignment(const std::string& folder, bool cached, const AlignmentSizes& sizes,
+                                std::int64_t batch, const std::string& precision, const comm::World& world,
+                                comm::Communicator& ranks)
 {
-    const auto alignment = std::make_shared<CachedAlignment>(folder, sizes, batch, precision, world, ranks);
-    return [alignment] { alignment->step(); };
+    const auto made = std::make_shared<Alignment>(folder, cached, sizes, batch, precision, world, ranks);
+    return [made] { made->step(); };
 }
 
 }  // namespace astroclip::bench

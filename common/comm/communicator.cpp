@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "comm/room_for_all.hpp"
+
 namespace astroclip::comm {
 namespace {
 
@@ -24,6 +26,13 @@ struct AllGather : torch::autograd::Function<AllGather> {
 };
 
 }  // namespace
+
+at::Tensor room_for_all(const at::Tensor& tensor, int ranks)
+{
+    auto shape = tensor.sizes().vec();
+    shape.at(0) *= ranks;
+    return at::empty(shape, tensor.options());
+}
 
 at::Tensor all_gather_with_grad(Communicator& ranks, const at::Tensor& tensor)
 {

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "comm/communicator.hpp"
+#include "comm/room_for_all.hpp"
 #include "core/heartbeat.hpp"
 
 namespace astroclip::comm {
@@ -170,14 +171,6 @@ public:
 private:
     MPI_Datatype type_;
 };
-
-// Room for what `ranks` ranks have of a tensor like this.
-at::Tensor room_for_all(const at::Tensor& tensor, int ranks)
-{
-    auto shape = tensor.sizes().vec();
-    shape.at(0) *= ranks;
-    return at::empty(shape, tensor.options());
-}
 
 void gather(const at::Tensor& tensor, const at::Tensor& all, MPI_Comm comm)
 {

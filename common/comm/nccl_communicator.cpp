@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "comm/communicator.hpp"
+#include "comm/room_for_all.hpp"
 #include "core/heartbeat.hpp"
 
 // NCCL backend: one rank a GPU. Communicators are non-blocking, so every call may return ncclInProgress and
@@ -169,7 +170,7 @@ public:
     at::Tensor all_gather(const at::Tensor& tensor) override
     {
         require_own(tensor);
-        auto all = room_for_all(tensor);
+        auto all = room_for_all(tensor, size());
         in_order("ncclAllGather", [&](cudaStream_t stream) { return gather(tensor, all, stream); });
         return all;
     }
@@ -177,7 +178,7 @@ public:
     std::unique_ptr<Work> all_gather_async(const at::Tensor& tensor, at::Tensor& all) override
     {
         require_own(tensor);
-        all = room_for_all(tensor);
+        all = room_for_all(tensor, size());
         order(current(), lane_);
         follow(gather(tensor, all, lane_), "ncclAllGather");
         return std::make_unique<StreamWork>(std::vector{tensor, all}, lane_);
@@ -221,13 +222,6 @@ private:
     {
         return ncclAllReduce(tensor.const_data_ptr(), tensor.mutable_data_ptr(), count(tensor),
                              type_of(tensor.scalar_type()), ncclSum, comm_, stream);
-    }
-
-    at::Tensor room_for_all(const at::Tensor& tensor) const
-    {
-        auto shape = tensor.sizes().vec();
-        shape.at(0) *= size();
-        return at::empty(shape, tensor.options());
     }
 
     ncclResult_t gather(const at::Tensor& tensor, const at::Tensor& all, cudaStream_t stream)
