@@ -8,7 +8,6 @@ import dataclasses
 
 GIB = 2**30
 SPECTRUM_BINS = 7781
-SPECTRUM_TOKENS = 778
 BYTES_A_TRAINED_PARAMETER = 16  # float32 weight, gradient and AdamW's two moments
 LIBRARIES = 0.4 * GIB           # LibTorch, MPI and HDF5 in a rank before it has data
 
@@ -33,6 +32,16 @@ def size(count):
 
 def transformer_parameters(width, layers):
     return 12 * width * width * layers
+
+
+def spectrum_tokens(s):
+    """Overlapping sections, and the one with mean and spread: 778 of the published sizes."""
+    overlap = s.number("overlap", 10)
+    return int((SPECTRUM_BINS - overlap) // (s.number("section-length", 20) - overlap)) + 1
+
+
+def patches(s):
+    return int(s.number("image-size", 144) // s.number("patch-size", 12)) ** 2
 
 
 def activations(width, layers, tokens, samples):
@@ -95,52 +104,57 @@ def pretrain_image(s, config, values, ranks):
     if moco:  # a group of images at a time
         parameters, kept = resnet(s).parameters, 90e6 * min(batch / ranks, s.number("group-size", 0) or 256)
     else:
-        prototypes = s.number("prototypes", 65536)
-        parameters = transformer_parameters(width, layers) + 256 * prototypes + 3 * 2048 * 2048
-        tokens = 2 * 145 + s.number("local-crops", 8) * 26
+        hidden, bottleneck = s.number("head-hidden", 2048), s.number("head-bottleneck", 256)
+        head = hidden * (width + hidden + bottleneck) + bottleneck * s.number("prototypes", 65536)
+        parameters = transformer_parameters(width, layers) + head
+        local = (s.number("local-crop", 60) / s.number("global-crop", 144)) ** 2
+        tokens = (2 + s.number("local-crops", 8) * local) * (patches(s) + 1)
         kept = activations(width, layers, tokens, batch / ranks)
     memory = LIBRARIES + parameters * (BYTES_A_TRAINED_PARAMETER + 4) + kept  # + 4: the teacher
-    return Need(memory, trained(parameters, s), f"{parameters:.3g} parameters, batch {batch:g} over {ranks} ranks")
+    return Need(memory, of_training(parameters, parameters, s), f"{parameters:.3g} parameters, batch {batch:g} over {ranks} ranks")
 
 
 def pretrain_spectrum(s, config, values, ranks):
     width, layers, batch = s.number("width", 768), s.number("layers", 6), s.number("batch-size", 64)
     parameters = transformer_parameters(width, layers) + 822 * width
-    kept = activations(width, layers, SPECTRUM_TOKENS, batch / ranks)
-    return Need(LIBRARIES + parameters * BYTES_A_TRAINED_PARAMETER + kept, trained(parameters, s),
+    kept = activations(width, layers, spectrum_tokens(s), batch / ranks)
+    return Need(LIBRARIES + parameters * BYTES_A_TRAINED_PARAMETER + kept, of_training(parameters, parameters, s),
                 f"{parameters:.3g} parameters, batch {batch:g} over {ranks} ranks")
 
 
-def trained(parameters, s):
-    """The published weights and the kept checkpoints, each with both moments."""
-    return parameters * 4 + s.number("keep-checkpoints", 2) * parameters * 12
+def of_training(parameters, learned, s, keep_best=1):
+    """Disk: the published models, and the kept checkpoints with the state, the best models and both moments of what learns."""
+    best = s.number("keep-best", keep_best)
+    checkpoint = 4 * parameters * (1 + best) + 8 * learned
+    return 4 * parameters * max(best, 1) + s.number("keep-checkpoints", 2) * checkpoint
 
 
 @dataclasses.dataclass
 class Encoder:
     width: float
     tokens: int
+    layers: float
     parameters: float
-    head: float  # parameters that alignment trains
+    head: float  # parameters that alignment adds
 
 
 def transformer(s, width, layers, layers_key, tokens, embed):
     width, layers = s.number("width", width), s.number(layers_key, layers)
-    return Encoder(width, tokens, transformer_parameters(width, layers), 12 * embed * embed)
+    return Encoder(width, tokens, layers, transformer_parameters(width, layers), 12 * embed * embed)
 
 
 def resnet(s):
     width, parameters = (512, 11e6) if s.number("resnet-layers", 50) == 18 else (2048, 24e6)
     projection = width * (width + s.number("embed-dim", 128))
-    return Encoder(width, 1, parameters + projection, projection)
+    return Encoder(width, 1, 0, parameters + projection, projection)
 
 
 def encoders(config, values):
     """The image and the spectrum encoder of this run; the published sizes if it takes them from elsewhere."""
     image, spectrum = Settings("pretrain-image", config, values), Settings("pretrain-spectrum", config, values)
     embed = Settings("align", config, values).number("embed-dim", 1024)
-    of_images = resnet(image) if image.text("method", "dino") == "moco" else transformer(image, 1024, 24, "depth", 144, embed)
-    return of_images, transformer(spectrum, 768, 6, "layers", SPECTRUM_TOKENS, embed)
+    of_images = resnet(image) if image.text("method", "dino") == "moco" else transformer(image, 1024, 24, "depth", patches(image), embed)
+    return of_images, transformer(spectrum, 768, 6, "layers", spectrum_tokens(spectrum), embed)
 
 
 def keeps_tokens(s, image):
@@ -153,12 +167,20 @@ def keeps_tokens(s, image):
 
 def align(s, config, values, ranks):
     batch, pairs, both = s.number("batch-size", 1024), expected(config)[2], encoders(config, values)
+    own = min(batch / ranks, s.number("micro-batch", 0) or batch)
     tokens = 2 * sum(encoder.width * encoder.tokens for encoder in both)
-    parameters = sum(encoder.head for encoder in both)
-    memory = LIBRARIES + parameters * BYTES_A_TRAINED_PARAMETER + 4 * batch / ranks * tokens
+    parameters, learned = sum(encoder.parameters + encoder.head for encoder in both), sum(encoder.head for encoder in both)
+    memory = LIBRARIES + 4 * parameters + 4 * batch / ranks * tokens
+    for encoder, key in zip(both, ("image-encoder-rate", "spectrum-encoder-rate")):
+        if s.number(key, 0) > 0:
+            blocks = s.number("trained-blocks", 0) or encoder.layers
+            learned += encoder.parameters * (blocks / encoder.layers if encoder.layers else 1)
+            memory += activations(encoder.width, blocks, encoder.tokens, own)
+    memory += (BYTES_A_TRAINED_PARAMETER - 4) * learned
+    disk = of_training(parameters, learned, s, keep_best=2)
     if not keeps_tokens(s, both[0]):
-        return Need(memory, trained(parameters, s), "the encoders run in every step: no token cache")
-    return Need(memory, trained(parameters, s) + pairs * tokens, f"a token cache of {size(tokens)} a pair included")
+        return Need(memory, disk, "the encoders run in every step: no token cache")
+    return Need(memory, disk + pairs * tokens, f"a token cache of {size(tokens)} a pair included")
 
 
 def embed(s, config, values, ranks):

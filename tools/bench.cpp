@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <ranges>
 
 #include "comm/communicator.hpp"
 #include "config/options.hpp"
@@ -186,10 +188,8 @@ public:
             {"search", [this] { return search(o_.search, false, world_, ranks_); }},
             {"search-single", [this] { return search(o_.search, true, world_, ranks_); }}};
         if (!steps.contains(name)) {
-            throw ConfigError(fmt::format(
-                "unknown step '{}': spectrum-train, spectrum-embed, image-train, image-embed, align, "
-                "align-cached or loss",
-                name));
+            throw ConfigError(
+                fmt::format("unknown step '{}': one of {}", name, fmt::join(std::views::keys(steps), ", ")));
         }
         return steps.at(name)();
     }

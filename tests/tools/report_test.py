@@ -44,12 +44,13 @@ def publish(folder, kind, columns, axes=None, rejects=None, units=None):
     write_manifest(folder, content, ["part-00000.h5", "index.h5"])
 
 
-def write_manifest(folder, content, files=()):
+def write_manifest(folder, content, files=(), configuration=None):
     folder.mkdir(parents=True, exist_ok=True)
     entries = [{"name": name, "bytes": (folder / name).stat().st_size} for name in files]
     run = {"version": "0.1.0", "revision": "test", "host": "here", "ranks": 2, "utc": "2026-01-01T00:00:00Z"}
     (folder / "manifest.json").write_text(json.dumps({"format": "astroclip", "kind": content.get("kind"), "content": content,
-                                                      "content_id": "c0ffee", "files": entries, "run": run}))
+                                                      "content_id": "c0ffee", "files": entries, "run": run,
+                                                      "request": {"configuration": configuration or {}}}))
 
 
 def galaxies(random):
@@ -145,14 +146,17 @@ def make_evaluation(run, ids, z, random):
 
 def make_trainings(run, random):
     for name, top in (("image-encoder", 9.0), ("spectrum-encoder", 1.0), ("aligned", 4.8)):
-        write_manifest(run / name, {"kind": "model"})
+        write_manifest(run / name, {"kind": "model"}, configuration={"keep-best": 2})
         with open(run / name / "metrics.jsonl", "w", encoding="utf-8") as file:
             for step in range(1, 601):
                 loss = top * (0.4 + 0.6 * np.exp(-step / 150)) + 0.03 * top * random.normal()
-                terms = {"dino_local": loss / 2, "koleo": -0.1, "effective_rank": 12.5} if name == "image-encoder" else {}
+                terms = {"image-encoder": {"dino_local": loss / 2, "koleo": -0.1, "effective_rank": 12.5},
+                         "aligned": {"logit_scale": 15.5, "grad_norm": 2.0, "grad_norm_image_head": 1.5}}.get(name, {})
                 file.write(json.dumps({"step": step, "loss": loss, **terms}) + "\n")
                 if step % 100 == 0:
                     figures = {"val_modality_gap": 0.8, "val_recall_at_10_is": 0.625} if name == "aligned" else {}
+                    if name == "aligned" and step == 600:  # after the best one
+                        loss, figures["val_recall_at_10_is"] = 2 * loss, 0.375
                     file.write(json.dumps({"step": step, "val_loss": loss * 1.05, **figures}) + "\n")
             file.write('{"step": 601, "lo')  # cut by a kill
     (run / "status").mkdir()
@@ -254,7 +258,9 @@ class Report(unittest.TestCase):
         self.assertIn("12 galaxies have no LOG_MSTAR", page)
         self.assertIn("all votes are for one answer", page)
         self.assertIn("<b>0.70</b>", page)
-        for words in ("attention and tokens", "KoLeo", "coloured by g − r [mag]", "effective rank"):
+        self.assertNotIn("<b>0.375</b>", page)  # of another model than the published one
+        for words in ("attention and tokens", "KoLeo", "held-out galaxies: a pair is on the diagonal", "Logit scale over time",
+                      "image head", "coloured by g − r [mag]", "effective rank"):
             self.assertIn(words, page)
         self.assertEqual(figures["retrieval"]["is"]["recall_at_10"], 0.81)
         self.assertEqual(set(figures["photo_z"]), {"image", "spectrum", "untrained", "magnitudes", "pixels"})

@@ -82,15 +82,15 @@ def loss_curves(title, curves):
     return as_image(figure, f"Loss curves of {title}")
 
 
-def loss_terms(curves):
-    """The parts of a loss over time, each as a running mean: {name: [(step, value)]}."""
+def loss_terms(curves, label="term"):
+    """The parts of a loss, or what else a training notes, each as a running mean: {name: [(step, value)]}."""
     figure, axes = plt.subplots(figsize=(4.2, 2.9), layout="constrained")
     for name, curve in curves.items():
         steps, values = (np.array(column, dtype=float) for column in zip(*curve))
         axes.plot(steps, smoothed(values, max(1, len(values) // 40)), linewidth=1.4, label=name)
-    axes.set(xlabel="step", ylabel="term")
-    axes.legend(loc="upper right")
-    return as_image(figure, "Terms of the loss over time: " + ", ".join(curves))
+    axes.set(xlabel="step", ylabel=label)
+    axes.legend(loc="best")
+    return as_image(figure, f"{label.capitalize()} over time: " + ", ".join(curves))
 
 
 def reconstruction(wavelength, one):

@@ -111,6 +111,27 @@ def similarity_picture(run, most=96):
     return captioned(figures.similarity(image @ spectrum.T), f"{len(rows)} held-out galaxies: a pair is on the diagonal")
 
 
+ALIGNMENT_CURVES = (("recall among held-out pairs", {"val_recall_at_1_is": "@1, image → spectrum", "val_recall_at_1_si": "@1, spectrum → image",
+                                                     "val_recall_at_10_is": "@10, image → spectrum",
+                                                     "val_recall_at_10_si": "@10, spectrum → image"}),
+                    ("effective rank", {"val_effective_rank_image": "images", "val_effective_rank_spectrum": "spectra"}),
+                    ("distance of the centroids", {"val_modality_gap": "modality gap"}),
+                    ("logit scale", {"logit_scale": "logit scale"}))
+
+
+def alignment_curves(run):
+    """What the training of alignment noted, over its steps."""
+    found = run.alignment_curves()
+    norms = {name: name.removeprefix("grad_norm").strip("_").replace("_", " ") or "all" for name in found
+             if name.startswith("grad_norm")}
+    parts = []
+    for label, names in (*ALIGNMENT_CURVES, ("norm of the gradient", norms)):
+        curves = {title: found[name] for name, title in names.items() if name in found}
+        if curves:
+            parts.append(captioned(figures.loss_terms(curves, label), f"<b>{label.capitalize()}</b>"))
+    return parts
+
+
 def alignment_section(run):
     found = run.alignment()
     if not found:
@@ -118,9 +139,9 @@ def alignment_section(run):
     both_ways = [[name, bold(figure_text(found.get(f"{key}_is"))), bold(figure_text(found.get(f"{key}_si")))] for key, name in ALIGNMENT]
     alone = [[name, figure_text(found.get(key), 3, unit)] for key, name, unit in ALIGNMENT_ALONE]
     picture = similarity_picture(run)
-    return section("alignment", "Alignment", "Held-out pairs at the last validation of the training.",
+    return section("alignment", "Alignment", f"Held-out pairs at step {found['step']:,}, whose model was published.",
                    table(("own partner among the nearest", "image → spectrum", "spectrum → image"), both_ways),
-                   table(("", ""), alone), grid([picture] if picture else []))
+                   table(("", ""), alone), grid(([picture] if picture else []) + alignment_curves(run)))
 
 
 TERM_NAMES = {"dino_global": "DINO, global crops", "dino_local": "DINO, local crops", "ibot": "iBOT, hidden patches",

@@ -139,10 +139,25 @@ class Run:
         return found
 
     def alignment(self):
-        """The figures of the last validation of align, by name, or {}."""
+        """The figures of the validation whose model align published, by name, or {}."""
         lines = [line for line in read_lines(self.path / OUTPUTS["align"] / "metrics.jsonl") if "val_modality_gap" in line]
-        return {name.removeprefix("val_"): number(value) for name, value in lines[-1].items() if name.startswith("val_")} \
-            if lines else {}
+        if not lines:
+            return {}
+        manifest = self.manifests["align"] or {}
+        keeps_best = manifest.get("request", {}).get("configuration", {}).get("keep-best", 0) > 0
+        losses = [number(line.get("val_loss")) for line in lines]
+        published = lines[int(np.nanargmin(losses))] if keeps_best and np.isfinite(losses).any() else lines[-1]
+        return {"step": published["step"]} | \
+            {name.removeprefix("val_"): number(value) for name, value in published.items() if name.startswith("val_")}
+
+    def alignment_curves(self):
+        """{name: [(step, value)]} of what align notes: each step's gradient norms and scale, each validation's figures."""
+        curves = {}
+        for line in read_lines(self.path / OUTPUTS["align"] / "metrics.jsonl"):
+            for name, value in line.items():
+                if name.startswith(("val_", "grad_norm")) or name == "logit_scale":
+                    curves.setdefault(name, {})[line.get("step", 0)] = number(value)
+        return {name: sorted(values.items()) for name, values in curves.items()}
 
     def predictions(self):
         """{column: values} of the photo-z predictions, or {}."""
