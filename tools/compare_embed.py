@@ -13,7 +13,6 @@ import json
 import os
 import pathlib
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
@@ -24,26 +23,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+sys.dont_write_bytecode = True
+from checkpoints import safetensors  # noqa: E402
+
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
 EMBED = pathlib.Path(os.environ.get("ASTROCLIP_BIN", SOURCE / "build/bin")) / "astroclip-embed"
 BATCH = 32
-
-
-def read_weights(path):
-    """({name: tensor}, metadata) of a safetensors file of float32."""
-    with open(path, "rb") as file:
-        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        data = torch.frombuffer(bytearray(file.read()), dtype=torch.float32)
-    told = header.pop("__metadata__")
-    at = {name: [end // 4 for end in one["data_offsets"]] for name, one in header.items()}
-    return {name: data[slice(*at[name])].view(one["shape"]) for name, one in header.items()}, told
 
 
 class Model:
     """The two encoders with their heads, under the names of the published checkpoint."""
 
     def __init__(self, path):
-        self.w, self.told = read_weights(path)
+        self.told, weights = safetensors.read(path)
+        self.w = {name: torch.tensor(one.values()) for name, one in weights.items()}
 
     def number(self, key):
         return int(self.told[key])

@@ -8,18 +8,14 @@ set -euo pipefail
 [ $# -ge 2 ] || { sed -n '5s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 64; }
 labels=$(realpath "$1") thumbnails=$(realpath "$2") run=$(realpath -m "${3:-run-galaxyzoo}")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source tools/learning.sh
 config=configs/galaxyzoo.cfg
 mkdir -p "$run"
 
 /usr/bin/python3 tools/galaxy_zoo.py list "$labels" "$thumbnails" "$run/list.csv"
 build/bin/astroclip-ingest-images --config "$config" --input "$run/list.csv" --output "$run/images"
-encoder() { # NAME MORE...: pretrains into RUN/NAME and embeds with it
-    local name=$1
-    shift
-    build/bin/astroclip-pretrain-image --config "$config" --threads "$(nproc)" --images "$run/images" --output "$run/$name" "$@"
-    build/bin/astroclip-embed --threads "$(nproc)" --model "$run/$name" --images "$run/images" --output "$run/$name-embeddings"
-}
-encoder untrained --steps 1 --learning-rate 0
-encoder encoder
+stores=(--images "$run/images")
+encoder "$run/untrained" "$config" --steps 1 --learning-rate 0
+encoder "$run/encoder" "$config"
 /usr/bin/python3 tools/galaxy_zoo.py classify "$labels" "$run/encoder-embeddings" "$run/untrained-embeddings" \
     --pixels "$run/images"

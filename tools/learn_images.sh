@@ -9,25 +9,22 @@ set -euo pipefail
 run=$(realpath -m "${1:-run-alignment}")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 [ -e "$run/embeddings/manifest.json" ] || { echo "learn_images: $run has no embeddings; tools/learn_alignment.sh --run $run makes them" >&2; exit 66; }
-rank() { OMP_NUM_THREADS=$(nproc) build/bin/astroclip-"$1" "${@:2}" --threads "$(nproc)"; }
-pretrain() { # NAME CONFIG MORE...
-    rank pretrain-image --config "$2" --images "$run/images" --pairs "$run/pairs" --output "$run/images-by/$1" "${@:3}"
-}
-mkdir -p "$run/images-by"
-pretrain moco configs/moco.cfg
-pretrain moco-untrained configs/moco.cfg --epochs 1 --steps 1 --learning-rate 0
-pretrain dino-untrained "$run/config.cfg" --steps 1 --schedule-steps 1 --warmup-steps 0 --base-learning-rate 0
-ln -sfn "$run/image-encoder" "$run/images-by/dino"
+source tools/learning.sh
+stores=(--images "$run/images" --pairs "$run/pairs")
+by=$run/images-by
+mkdir -p "$by"
+encoder "$by/moco" configs/moco.cfg
+encoder "$by/moco-untrained" configs/moco.cfg --epochs 1 --steps 1 --learning-rate 0
+encoder "$by/dino-untrained" "$run/config.cfg" --steps 1 --schedule-steps 1 --warmup-steps 0 --base-learning-rate 0
+ln -sfn "$run/image-encoder" "$by/dino"
+embed "$by/dino"
 compare=()
-for name in dino dino-untrained moco moco-untrained; do
-    rank embed --images "$run/images" --pairs "$run/pairs" --model "$run/images-by/$name" --output "$run/images-by/$name-embeddings"
-    compare+=("$name=$run/images-by/$name-embeddings")
-done
-rank evaluate --config "$run/config.cfg" --images "$run/images" --spectra "$run/spectra" --pairs "$run/pairs" \
+for name in dino dino-untrained moco moco-untrained; do compare+=("$name=$by/$name-embeddings"); done
+run_stage evaluate --config "$run/config.cfg" "${stores[@]}" --spectra "$run/spectra" \
     --embeddings "$run/embeddings" --model "$run/aligned" --compare "$(IFS=,; echo "${compare[*]}")" \
     --labels "$run/survey/truth.fits" --label-columns LOG_MSTAR,SHAPE_R,SERSIC,AXIS_RATIO \
-    --few-shot-epochs 0 --flows 0 --label-fractions none --output "$run/images-by/evaluation"
-/usr/bin/python3 - "$run/images-by/evaluation/evaluation.json" <<'END'
+    --few-shot-epochs 0 --flows 0 --label-fractions none --output "$by/evaluation"
+/usr/bin/python3 - "$by/evaluation/evaluation.json" <<'END'
 import json, sys
 scores = json.load(open(sys.argv[1]))
 tables = {"redshift": scores["photo_z"], **scores["properties"]}

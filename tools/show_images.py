@@ -30,7 +30,7 @@ def main():
         if arguments.model:
             line += ["--model", arguments.model]
         subprocess.run([str(word) for word in line], check=True)
-        figures.views(run_folder.read_safetensors(tensors)).savefig(arguments.output, dpi=200, facecolor="white")
+        figures.views(run_folder.read_arrays(tensors)).savefig(arguments.output, dpi=200, facecolor="white")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,4 @@
-"""A model as the pipeline publishes it: a folder with model.safetensors and, written last, manifest.json with its hashes.
-
-safetensors: 8 bytes little-endian length, a JSON header of that length, the tensors' bytes."""
+"""A model as the pipeline publishes it: a folder with model.safetensors and, written last, manifest.json with its hashes."""
 
 import ctypes
 import functools
@@ -13,14 +11,13 @@ import subprocess
 import time
 from pathlib import Path
 
+from . import safetensors
 from .errors import DataError, MissingInput, OutputConflict, UsageError
-from .weights import Weights, item_bytes
 
 STAGE = "convert-checkpoint"  # what the manifest says of who made the model
 _FORMAT = {"format": "astroclip", "format_version": 1}
 _HOME = Path(__file__).resolve().parents[2]
 _HASH_BLOCK_BYTES = 64 << 20
-_MAX_HEADER_BYTES = 100_000_000
 _LEFTOVER = re.compile(r".+\.part\.[A-Za-z0-9_-]+\.[0-9a-f]{16}")
 
 
@@ -110,7 +107,7 @@ def begin(folder, request):
 
 def publish(folder, request, tensors, metadata, content):
     """Writes model.safetensors ({name: Weights}, {key: text}) and then the manifest, in a folder made ready by begin."""
-    publish_file(folder / "model.safetensors", lambda file: _write_safetensors(file, tensors, metadata))
+    publish_file(folder / "model.safetensors", lambda file: safetensors.write(file, tensors, metadata))
     files = [{"name": "model.safetensors", "bytes": (folder / "model.safetensors").stat().st_size,
               "blocks": _block_hashes(folder / "model.safetensors")}]
     _publish_json(folder / "manifest.json",
@@ -126,27 +123,13 @@ def _run_facts():
             "job": f"local-{os.getpid()}", "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
 
 
-def _write_safetensors(file, tensors, metadata):
-    ordered = sorted(tensors.items(), key=lambda item: -item_bytes(item[1].dtype))
-    header, position = {"__metadata__": dict(sorted(metadata.items()))}, 0
-    for name, weights in ordered:
-        end = position + weights.nbytes
-        header[name] = {"dtype": weights.dtype, "shape": list(weights.shape), "data_offsets": [position, end]}
-        position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(struct.pack("<Q", len(text)) + text)
-    for _, weights in ordered:
-        file.write(weights.read())
-
-
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
 def read(folder):
     """({key: text}, {name: Weights}) of a published model, after its hashes were compared with the manifest."""
     _verified_manifest(folder)
-    return _read_safetensors(folder / "model.safetensors")
+    return safetensors.read(folder / "model.safetensors")
 
 
 def _verified_manifest(folder):
@@ -178,30 +161,3 @@ def _read_manifest(folder):
     except (LookupError, TypeError, AttributeError):
         pass
     raise DataError(path, "is not a valid manifest of this pipeline")
-
-
-def _read_safetensors(path):
-    try:
-        with open(path, "rb") as file:
-            length = struct.unpack("<Q", file.read(8))[0]
-            header = json.loads(file.read(min(length, _MAX_HEADER_BYTES)))
-        metadata = header.pop("__metadata__", {})
-        places = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
-        tensors = {name: _weights(path, 8 + length, **entry) for name, entry in places}
-    except (struct.error, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(path, f"is not a valid safetensors file ({error})") from error
-    return metadata, tensors
-
-
-def _weights(path, start, dtype, shape, data_offsets):
-    begin, end = data_offsets
-
-    def read_bytes():
-        with open(path, "rb") as file:
-            file.seek(start + begin)
-            return file.read(end - begin)
-
-    weights = Weights(dtype, tuple(shape), read_bytes)
-    if weights.nbytes != end - begin:
-        raise ValueError(f"a tensor of shape {shape} has {end - begin} bytes")
-    return weights

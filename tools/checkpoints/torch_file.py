@@ -12,7 +12,7 @@ import numpy as np
 from . import pickle_program
 from .errors import DataError, MissingInput
 from .pickle_program import Call, Name, Reference
-from .weights import NUMPY, Weights, item_bytes
+from .weights import NUMPY, Weights, floats, item_bytes
 
 # torch's storage class of each element type.
 _STORAGES = {"F64": "DoubleStorage", "F32": "FloatStorage", "F16": "HalfStorage", "BF16": "BFloat16Storage",
@@ -117,9 +117,7 @@ class TorchFile:
         flat = np.frombuffer(self._last[1], NUMPY[tensor.dtype])[tensor.offset:]
         strides = tuple(stride * flat.itemsize for stride in tensor.strides)
         values = np.lib.stride_tricks.as_strided(flat, tensor.shape, strides, writeable=False).flatten()
-        if tensor.dtype == "BF16":
-            values = (values.astype("<u4") << 16).view("<f4")
-        return values.reshape(tensor.shape)
+        return floats(values, tensor.dtype).reshape(tensor.shape)
 
 
 def _innermost(value):

@@ -15,6 +15,11 @@ def item_bytes(dtype):
     return np.dtype(NUMPY[dtype]).itemsize
 
 
+def floats(values, dtype):
+    """Values as numpy reads them, bfloat16 as the float32 that they are."""
+    return (values.astype("<u4") << 16).view("<f4") if dtype == "BF16" else values
+
+
 @dataclass(frozen=True)
 class Weights:
     """`read` gives the values, little-endian, contiguous, row by row."""
@@ -30,3 +35,7 @@ class Weights:
     @property
     def nbytes(self):
         return self.elements * item_bytes(self.dtype)
+
+    def values(self):
+        """As an array; bfloat16 as float32, all else in its own type."""
+        return floats(np.frombuffer(self.read(), NUMPY[self.dtype]), self.dtype).reshape(self.shape)

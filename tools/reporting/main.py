@@ -2,17 +2,18 @@
 
 import json
 import math
-import os
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
+from checkpoints.errors import DataError
+
 from . import figures
 from .page import captioned, escape, figure_text, grid, missing, page, section, table, tile
 from .retrievals import Pictures, query_card
-from .run_folder import OUTPUTS, Run
+from .run_folder import OUTPUTS, Run, write_atomically
 
 METHODS = ("image", "spectrum", "untrained", "magnitudes", "pixels")
 METHOD_NAMES = {
@@ -144,16 +145,17 @@ def alignment_section(run):
                    table(("", ""), alone), grid(([picture] if picture else []) + alignment_curves(run)))
 
 
-TERM_NAMES = {"dino_global": "DINO, global crops", "dino_local": "DINO, local crops", "ibot": "iBOT, hidden patches",
-              "koleo": "KoLeo, distance to the next"}
+IMAGE_TERMS = {"dino_global": "DINO, global crops", "dino_local": "DINO, local crops", "ibot": "iBOT, hidden patches",
+               "koleo": "KoLeo, distance to the next"}
 
 
 def images_section(run):
-    terms, tensors = run.image_terms(), run.views()
-    ranks = terms.pop("effective_rank", [])
+    curves = {name: run.curve("pretrain-image", name) for name in (*IMAGE_TERMS, "effective_rank")}
+    terms = {title: curves[name] for name, title in IMAGE_TERMS.items() if curves[name]}
+    ranks, tensors = curves["effective_rank"], run.views()
     parts = []
     if terms:
-        parts.append(captioned(figures.loss_terms({TERM_NAMES[name]: curve for name, curve in terms.items()}),
+        parts.append(captioned(figures.loss_terms(terms),
                                "<b>Terms of the loss</b>, weighted as they are summed"))
     if ranks:
         parts.append(captioned(figures.loss_terms({"effective rank": ranks}),
@@ -407,15 +409,6 @@ def finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_atomically(path, content):
-    temporary = path.with_name(f"{path.name}.part.{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def write_report(path):
     run = Run(path)
     stages, rejects, losses = run.stages(), run.rejects(), run.losses()
@@ -462,7 +455,7 @@ def main(arguments):
         return 66
     try:
         print(write_report(arguments[0]))
-    except OSError as error:
+    except (DataError, OSError) as error:
         print(f"report: {error}", file=sys.stderr)
-        return 74
+        return error.exit_code if isinstance(error, DataError) else 74
     return 0

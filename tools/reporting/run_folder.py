@@ -1,36 +1,25 @@
 """What a run folder holds so far, read without trusting any of it to be there."""
 
 import csv
-import json
-import struct
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from checkpoints import safetensors
 from open_catalog import Store, StoreError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "slurm"))
-from workflow import STAGES, attempts_files, attempts_in, read_json, read_lines  # noqa: E402  pylint: disable=wrong-import-position
+from workflow import STAGES, attempts_files, attempts_in, read_json, read_lines, write_atomically  # noqa: E402,F401  pylint: disable=wrong-import-position
 
 OUTPUTS = {stage.name: stage.output for stage in STAGES.values()}
 TRAININGS = ("pretrain-image", "pretrain-spectrum", "align")
 STORES = ("images", "spectra", "pairs", "embeddings")
 
 
-IMAGE_TERMS = ("dino_global", "dino_local", "ibot", "koleo", "effective_rank")
-
-
-def read_safetensors(path):
-    """{name: float32 array}."""
-    data = Path(path).read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    tensors = {}
-    for name, entry in json.loads(data[8 : 8 + length]).items():
-        if name != "__metadata__":
-            begin, end = (8 + length + place for place in entry["data_offsets"])
-            tensors[name] = np.frombuffer(data[begin:end], "<f4").reshape(entry["shape"])
-    return tensors
+def read_arrays(path):
+    """{name: array} of a safetensors file."""
+    return {name: weights.values() for name, weights in safetensors.read(path)[1].items()}
 
 
 def number(value):
@@ -41,6 +30,7 @@ class Run:
     def __init__(self, path):
         self.path = Path(path).resolve()
         self.manifests = {stage: read_json(self.path / folder / "manifest.json") for stage, folder in OUTPUTS.items()}
+        self.metrics = {stage: read_lines(self.path / OUTPUTS[stage] / "metrics.jsonl") for stage in TRAININGS}
         self.evaluation = self._of_complete("evaluate", "evaluation.json")
         self.search = self._of_complete("search", "results.json")
 
@@ -90,35 +80,20 @@ class Run:
         content = self.manifests["match"].get("content", {})
         return {key: value for key, value in content.items() if isinstance(value, (int, float)) and key != "rows"}
 
-    def losses(self):
-        """{training: [(step, loss)], validation [(step, loss)]}, a step that was done twice as it was done last."""
-        found = {}
-        for stage in TRAININGS:
-            steps, checks = {}, {}
-            for line in read_lines(self.path / OUTPUTS[stage] / "metrics.jsonl"):
-                if "step" not in line:
-                    continue
-                if isinstance(line.get("val_loss"), (int, float)):
-                    checks[line["step"]] = float(line["val_loss"])
-                if isinstance(line.get("loss"), (int, float)):
-                    steps[line["step"]] = float(line["loss"])
-            if steps or checks:
-                found[stage] = {"train": sorted(steps.items()), "validation": sorted(checks.items())}
-        return found
+    def curve(self, stage, name):
+        """[(step, value)] of a training's metric, a step that was done twice as it was done last."""
+        lines = [line for line in self.metrics[stage] if "step" in line and isinstance(line.get(name), (int, float))]
+        return sorted({line["step"]: float(line[name]) for line in lines}.items())
 
-    def image_terms(self):
-        """{term: [(step, value)]} of the image encoder's loss, and the effective rank of its features."""
-        terms = {name: {} for name in IMAGE_TERMS}
-        for line in read_lines(self.path / OUTPUTS["pretrain-image"] / "metrics.jsonl"):
-            for name, values in terms.items():
-                if "step" in line and isinstance(line.get(name), (int, float)):
-                    values[line["step"]] = float(line[name])
-        return {name: sorted(values.items()) for name, values in terms.items() if values}
+    def losses(self):
+        """{training: {"train": [(step, loss)], "validation": [(step, loss)]}} of those that have begun."""
+        found = {stage: {"train": self.curve(stage, "loss"), "validation": self.curve(stage, "val_loss")} for stage in TRAININGS}
+        return {stage: curves for stage, curves in found.items() if any(curves.values())}
 
     def views(self):
         """The tensors that astroclip-show-images wrote, or {}."""
         path = self.path / "views.safetensors"
-        return read_safetensors(path) if path.is_file() else {}
+        return read_arrays(path) if path.is_file() else {}
 
     def magnitudes(self, ids):
         """g, r and z magnitudes [n, 3] of objects by their catalogue id, NaN where the survey has none."""
@@ -140,7 +115,7 @@ class Run:
 
     def alignment(self):
         """The figures of the validation whose model align published, by name, or {}."""
-        lines = [line for line in read_lines(self.path / OUTPUTS["align"] / "metrics.jsonl") if "val_modality_gap" in line]
+        lines = [line for line in self.metrics["align"] if "val_modality_gap" in line]
         if not lines:
             return {}
         manifest = self.manifests["align"] or {}
@@ -153,7 +128,7 @@ class Run:
     def alignment_curves(self):
         """{name: [(step, value)]} of what align notes: each step's gradient norms and scale, each validation's figures."""
         curves = {}
-        for line in read_lines(self.path / OUTPUTS["align"] / "metrics.jsonl"):
+        for line in self.metrics["align"]:
             for name, value in line.items():
                 if name.startswith(("val_", "grad_norm")) or name == "logit_scale":
                     curves.setdefault(name, {})[line.get("step", 0)] = number(value)
