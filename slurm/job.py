@@ -9,13 +9,12 @@ got. The code is taken from the stage's own status file: mpirun reports neither 
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
 
-from workflow import (AGAIN, BUG, IO_ERROR, MEANING, PEER_LOST, Config, Run, WorkflowError, file_hash, stage_command,
-                      stage_named, task_name, utc_now)
+from workflow import (AGAIN, BUG, IO_ERROR, MEANING, PEER_LOST, Config, Run, WorkflowError, file_hash, host_name,
+                      stage_command, stage_named, task_name, utc_now)
 
 MAX_FRUITLESS = 2   # repetitions, one after the other, that got no further than the attempts before them
 # mpirun, srun or the stage itself died of a signal (128 + n), was terminated (1), lost a node (205), or could not start the
@@ -94,7 +93,7 @@ def stripe(folder, count):
 def begin(stage, run):
     task = stage.name
     attempt = {"started": utc_now(), "clock": time.time(), "submission": submission(), "job": job_id(),
-               "restart": int(os.environ.get("SLURM_RESTART_COUNT", "0")), "host": socket.gethostname()}
+               "restart": int(os.environ.get("SLURM_RESTART_COUNT", "0")), "host": host_name()}
     try:
         config = Config.read(run.config_file)
         shard = shard_here(stage, config)

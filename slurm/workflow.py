@@ -15,7 +15,7 @@ TASK is the name of a stage or, where several jobs share one (a job array), STAG
 
 from __future__ import annotations
 
-import dataclasses
+import collections
 import difflib
 import errno
 import fcntl
@@ -23,10 +23,8 @@ import hashlib
 import json
 import os
 import re
-import socket
 import sys
 import time
-import uuid
 from pathlib import Path
 
 HOME = Path(__file__).resolve().parent.parent
@@ -60,6 +58,10 @@ def nearest(word, known):
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
+def host_name():
+    return os.uname().nodename
+
+
 def utc_now():
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
@@ -67,15 +69,11 @@ def utc_now():
 # --- the graph ---------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
+class Stage(collections.namedtuple("Stage", "name output inputs sharded", defaults=(False,))):
     """One arrow of the pipeline. `inputs`: option of the executable -> the stage whose output it takes. `sharded`: several
     jobs can fill its store together."""
 
-    name: str
-    output: str
-    inputs: dict
-    sharded: bool = False
+    __slots__ = ()
 
     @property
     def executable(self):
@@ -403,7 +401,7 @@ class Run:
                 raise WorkflowError(f"{self.path} is in use by {holder}", CONFLICT) from error
             print(f"warning: this file system has no locks ({error.strerror}): start one driver only", file=sys.stderr)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {host_name()}\n".encode(), 0)
         self._lock = descriptor
         return descriptor
 
@@ -418,7 +416,7 @@ class Run:
                     words = file.read(200).decode(errors="replace").split()
         except OSError:
             return None
-        if len(words) < 4 or words[1:4:2] == [str(os.getpid()), socket.gethostname()]:
+        if len(words) < 4 or words[1:4:2] == [str(os.getpid()), host_name()]:
             return None
         return int(words[1]), words[3]
 
@@ -440,7 +438,7 @@ class Run:
 
     def request_redo(self, stage):
         """Asks for the output to be made anew, once: the stage does so for a word that it has not met."""
-        write_atomically(self._request(stage, "redo"), json.dumps({"word": uuid.uuid4().hex[:16], "asked": utc_now()}) + "\n")
+        write_atomically(self._request(stage, "redo"), json.dumps({"word": os.urandom(8).hex(), "asked": utc_now()}) + "\n")
 
     def redo_word(self, stage):
         return read_json(self._request(stage, "redo")).get("word", "")

@@ -36,11 +36,15 @@ def environment(**more):
             "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", **more}
 
 
+def launcher(ranks):
+    """One rank runs alone, without mpirun, which is slow to end after one that failed."""
+    return ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)] if ranks > 1 else []
+
+
 def command(stage, run, ranks=2, output=None, more=()):
     """The command line of a stage whose inputs lie in the folder `run`."""
     folder, inputs = STAGES[stage]
-    line = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks), BIN / f"astroclip-{stage}", "--config", CONFIG,
-            "--output", output or run / folder]
+    line = [*launcher(ranks), BIN / f"astroclip-{stage}", "--config", CONFIG, "--output", output or run / folder]
     for option, name in inputs.items():
         line += [f"--{option}", run / name]
     return [str(word) for word in [*line, *more]]
@@ -90,9 +94,7 @@ class StoreTest(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.folder)
 
     def line(self, stage, ranks, output, more):
-        """One rank runs alone, without mpirun."""
-        launcher = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)] if ranks > 1 else []
-        return [*launcher, str(BIN / f"astroclip-{stage}"), "--output", str(output), *map(str, more)]
+        return [*launcher(ranks), str(BIN / f"astroclip-{stage}"), "--output", str(output), *map(str, more)]
 
     def ingest(self, stage, *more, name="store", ranks=1):
         """Rows and rejects by reason of what the stage published."""

@@ -100,7 +100,7 @@ class Workshop(unittest.TestCase):
 
     def test_tokens_are_cached_only_where_they_stay_the_same(self):
         self.assertFalse((self.run_folder / "aligned/token-cache").exists())
-        plan = call(self.line("align", "planned", *options(flips="none", bn_mode="eval"), "--dry-run"))
+        plan = call(self.line("align", "planned", *options(flips="none", bn_mode="eval"), "--dry-run", ranks=1))
         self.assertIn("token cache", plan)
         losses = []
         for cache in ("auto", "off"):
@@ -111,10 +111,10 @@ class Workshop(unittest.TestCase):
             self.assertAlmostEqual(loss, losses[1][step], delta=1e-3)
 
     def test_what_cannot_be_is_refused_with_its_options(self):
-        for more, words in (({"token_cache": self.run_folder / "tokens", "flips": "none"}, ["bn-mode"]),
-                            ({"group_size": 0}, ["group-size", "2 ranks", "bn-mode"]),
-                            ({"embed_dim": 16}, ["embed-dim", "32 wide"])):
-            done = subprocess.run(self.line("align", "refused", *options(**more)), stdin=subprocess.DEVNULL, capture_output=True,
+        for ranks, more, words in ((1, {"token_cache": self.run_folder / "tokens", "flips": "none"}, ["bn-mode"]),
+                                   (2, {"group_size": 0}, ["group-size", "2 ranks", "bn-mode"]),
+                                   (1, {"embed_dim": 16}, ["embed-dim", "32 wide"])):
+            done = subprocess.run(self.line("align", "refused", *options(**more), ranks=ranks), stdin=subprocess.DEVNULL, capture_output=True,
                                   text=True, timeout=60, env=pipeline.environment())
             self.assertEqual(done.returncode, 64, done.stderr)
             for word in words:

@@ -97,6 +97,14 @@ esac
 
 
 class Driver(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        # A run starts Python dozens of times: its modules are compiled at the first.
+        compiled = tempfile.TemporaryDirectory()  # pylint: disable=consider-using-with
+        cls.addClassCleanup(compiled.cleanup)
+        cls.outside = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "ASTROCLIP_")) and k != "PYTHONDONTWRITEBYTECODE"}
+        cls.outside["PYTHONPYCACHEPREFIX"] = compiled.name
+
     def setUp(self):
         # pylint: disable=consider-using-with
         self.folder = tempfile.TemporaryDirectory()
@@ -113,8 +121,7 @@ class Driver(unittest.TestCase):
             self.write_program(path_folder / name, FAKE_SLURM)
         self.config = base / "a.cfg"
         self.config.write_text("[run]\nranks = 2\nslurm-time = 01:00:00\n[align]\nslurm-gpus-per-node = 4 # each\n")
-        outside = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "ASTROCLIP_"))}
-        self.environment = {**outside, "PATH": f"{path_folder}:{os.environ['PATH']}", "PLAN": str(self.plan),
+        self.environment = {**self.outside, "PATH": f"{path_folder}:{os.environ['PATH']}", "PLAN": str(self.plan),
                             "QUEUE": str(self.queue), "ASTROCLIP_BIN": str(bin_folder), "ASTROCLIP_RETRY_S": "0",
                             "ASTROCLIP_PYTHON": sys.executable}
 
