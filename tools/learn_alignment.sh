@@ -3,5 +3,19 @@
 # held-out thousand beside matching by photometry, and redshift and mass from aligned images beside the unaligned encoder's.
 # usage: tools/learn_alignment.sh [--run DIR]   (run-alignment)
 # The same command again goes on where it was.
-tools=$(dirname "${BASH_SOURCE[0]}")
-exec bash "$tools/demo.sh" --config "$tools/../configs/alignment.cfg" "$@"
+set -euo pipefail
+case ${1:-} in
+    '') run='run-alignment' ;;
+    --run) [ $# -eq 2 ] || { sed -n '4s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 64; }; run=$2 ;;
+    *) sed -n '4s/^# //p' "${BASH_SOURCE[0]}" >&2; [ "$1" = --help ] && exit 0; exit 64 ;;
+esac
+run=$(realpath -m "$run")
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash tools/demo.sh --config configs/alignment.cfg --run "$run"
+source tools/learning.sh
+# shellcheck disable=SC2034
+stores=(--images "$run/images" --pairs "$run/pairs")
+mkdir -p "$run/beside"
+ln -sfn "$run/image-encoder" "$run/beside/before"
+embed "$run/beside/before"
+compare "$run" "$run/beside" before

@@ -18,20 +18,4 @@ encoder "$by/moco-untrained" configs/moco.cfg --epochs 1 --steps 1 --learning-ra
 encoder "$by/dino-untrained" "$run/config.cfg" --steps 1 --schedule-steps 1 --warmup-steps 0 --base-learning-rate 0
 ln -sfn "$run/image-encoder" "$by/dino"
 embed "$by/dino"
-compare=()
-for name in dino dino-untrained moco moco-untrained; do compare+=("$name=$by/$name-embeddings"); done
-run_stage evaluate --config "$run/config.cfg" "${stores[@]}" --spectra "$run/spectra" \
-    --embeddings "$run/embeddings" --model "$run/aligned" --compare "$(IFS=,; echo "${compare[*]}")" \
-    --labels "$run/survey/truth.fits" --label-columns LOG_MSTAR,SHAPE_R,SERSIC,AXIS_RATIO \
-    --few-shot-epochs 0 --flows 0 --label-fractions none --output "$by/evaluation"
-/usr/bin/python3 - "$by/evaluation/evaluation.json" <<'END'
-import json, sys
-scores = json.load(open(sys.argv[1]))
-tables = {"redshift": scores["photo_z"], **scores["properties"]}
-rows = sorted({name for table in tables.values() for name in table})
-print(f"{'R2 from':24}" + "".join(f"{name:>26}" for name in tables))
-for row in rows:
-    cells = [table.get(row, {}) for table in tables.values()]
-    print(f"{row:24}" + "".join(f"{c['r2']:10.3f} [{c['r2_low']:.3f}, {c['r2_high']:.3f}]" if "r2_low" in c else
-                                f"{c['r2']:26.3f}" if "r2" in c else f"{'':26}" for c in cells))
-END
+compare "$run" "$by" dino dino-untrained moco moco-untrained
