@@ -144,7 +144,9 @@ def transformer(s, width, layers, layers_key, tokens, embed):
 
 
 def resnet(s):
+    scale = s.number("resnet-width", 64) / 64
     width, parameters = (512, 11e6) if s.number("resnet-layers", 50) == 18 else (2048, 24e6)
+    width, parameters = width * scale, parameters * scale**2
     projection = width * (width + s.number("embed-dim", 128))
     return Encoder(width, 1, 0, parameters + projection, projection)
 

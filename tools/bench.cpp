@@ -1,7 +1,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -11,7 +10,6 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <numeric>
-#include <ranges>
 
 #include "comm/communicator.hpp"
 #include "config/options.hpp"
@@ -20,15 +18,13 @@
 #include "data/image_views.hpp"
 #include "data/physical_views.hpp"
 #include "data/spectrum_tokens.hpp"
-#include "nn/dino_head.hpp"
 #include "nn/encoder.hpp"
-#include "ssl/dino_loss.hpp"
 #include "ssl/info_nce.hpp"
 #include "ssl/masked_spectrum_task.hpp"
 #include "ssl/moco_loss.hpp"
-#include "ssl/prototype_loss.hpp"
 #include "store/writer.hpp"
 #include "tools/bench_alignment.hpp"
+#include "tools/bench_heads.hpp"
 #include "tools/bench_search.hpp"
 #include "tools/program.hpp"
 #include "train/ema.hpp"
@@ -41,6 +37,10 @@
 // the two can be compared.
 namespace astroclip::bench {
 namespace {
+
+constexpr auto step_names =
+    "spectrum-train, spectrum-embed, image-train, image-embed, dino-heads, dino-heads-plain, dino-views, "
+    "moco-views, moco-train, align, align-cached, loss, search or search-single";
 
 struct Options {
     std::vector<std::string> step;
@@ -179,6 +179,8 @@ public:
             {"spectrum-embed", [this] { return spectrum_embed(); }},
             {"image-train", [this] { return image_train(); }},
             {"image-embed", [this] { return image_embed(); }},
+            {"dino-heads", [this] { return heads_alone(false); }},
+            {"dino-heads-plain", [this] { return heads_alone(true); }},
             {"dino-views", [this] { return dino_views(); }},
             {"moco-views", [this] { return moco_views(); }},
             {"moco-train", [this] { return moco_train(); }},
@@ -188,8 +190,7 @@ public:
             {"search", [this] { return search(o_.search, false, world_, ranks_); }},
             {"search-single", [this] { return search(o_.search, true, world_, ranks_); }}};
         if (!steps.contains(name)) {
-            throw ConfigError(
-                fmt::format("unknown step '{}': one of {}", name, fmt::join(std::views::keys(steps), ", ")));
+            throw ConfigError(fmt::format("unknown step '{}': {}", name, step_names));
         }
         return steps.at(name)();
     }
@@ -249,47 +250,35 @@ private:
     {
         auto student = network<nn::VisionTransformer>(c_.image),
              teacher = network<nn::VisionTransformer>(c_.image);
-        auto head = network<nn::DinoHead>(c_.image.width, c_.dino),
-             teacher_head = network<nn::DinoHead>(c_.image.width, c_.dino);
+        auto heads = std::make_shared<DinoHeads>(c_.image.width, c_.dino);
         auto parameters = parameters_of(*student, "backbone.");
-        for (auto& parameter : parameters_of(*head, "dino_head.")) {
+        for (auto& parameter : parameters_of(*heads->student(), "dino_head.")) {
             parameters.push_back(parameter);
         }
         auto optimizer = std::make_shared<train::AdamW>(parameters, train::AdamW::Betas{});
-        auto centre = std::make_shared<ssl::DinoCentre>(c_.dino.prototypes);
         return [=, this, global = random({2 * o_.batch, 3, 144, 144}),
                 local = random({8 * o_.batch, 3, 60, 60})]() mutable {
             zero_gradients(parameters);
-            at::Tensor centred, total;
+            at::Tensor loss;
             {
                 const train::Autocast autocast(o_.dtype, at::kCPU);
-                at::Tensor taught, weights;
+                at::Tensor taught;
                 {
                     const at::NoGradGuard no_grad;
-                    taught = teacher_head->features(teacher->forward_features(global).cls);
-                    weights = teacher_head->prototypes().to(taught.scalar_type());
-                    centred = at::linear(taught.mean(0, true), weights).to(at::kFloat);
-                    centre->take_up();
+                    taught = teacher->forward_features(global).cls;
                 }
-                const ssl::TargetRows targets = [&](std::int64_t first, std::int64_t count) {
-                    return centre->sharpened(at::linear(taught.narrow(0, first, count), weights), 0.04);
-                };
-                const ssl::TargetRows both = [&](std::int64_t first, std::int64_t count) {
-                    return targets(first, count) + targets(o_.batch + first, count);
-                };
-                const auto prototypes = head->prototypes();
-                const auto cls = head->features(student->forward_features(global).cls).roll(o_.batch, 0);
-                const auto small = head->features(student->forward_features(local).cls);
-                total = ssl::prototype_cross_entropy(cls, prototypes, 2 * o_.batch, targets) * (2.0 / 18) +
-                        ssl::prototype_cross_entropy(small, prototypes, o_.batch, both) / 18.0;
+                loss = heads->loss(student->forward_features(global).cls,
+                                   student->forward_features(local).cls, taught);
             }
-            total.backward();
+            loss.backward();
             train::clip_gradients(parameters, 3.0);
             optimizer->step({1e-5, 1e-5, 0.01});
-            centre->update(ranks_, centred);
+            heads->after_step(ranks_);
             train::ema(teacher->parameters(), student->parameters(), 0.99);
         };
     }
+
+    Step heads_alone(bool plain) { return dino_heads(c_.image.width, c_.dino, o_.batch, o_.dtype, plain, ranks_); }
 
     std::vector<std::int64_t> ids() const
     {
@@ -406,9 +395,7 @@ void time_steps(const Options& o, int threads)
 
 void add_options(config::Options& options, Options& o)
 {
-    options.positional("STEP", o.step,
-                       "spectrum-train, spectrum-embed, image-train, image-embed, dino-views, moco-views, "
-                       "moco-train, align, align-cached, loss, search or search-single");
+    options.positional("STEP", o.step, step_names);
     options.section()
         .option("batch", o.batch, "samples a step; of spectrum-train, align and loss: over all ranks",
                 config::at_least(1))

@@ -121,7 +121,7 @@ class Pictures:
 
     def image(self, row):
         from reporting.figures import thumbnail_jpeg
-        return thumbnail_jpeg(self.images["flux"][self.row("image", row)])
+        return thumbnail_jpeg(self.images, self.row("image", row))
 
     def spectrum(self, row):
         from reporting.figures import spectrum_picture

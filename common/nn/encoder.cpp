@@ -85,6 +85,9 @@ ResNetConfig resnet_config(const WeightsFile& file, const std::string& prefix)
     config.layers = model_of(file, prefix) == "resnet18" ? 18 : 50;
     config.channels = number(file, prefix + "in_channels");
     config.embed_dim = number(file, prefix + "embed_dim");
+    if (file.metadata().contains(prefix + "stem_width")) {
+        config.stem_width = number(file, prefix + "stem_width");
+    }
     return config;
 }
 
@@ -309,6 +312,7 @@ Metadata describe(const ResNetConfig& config)
 {
     return {{"model", "resnet" + std::to_string(config.layers)},
             {"in_channels", std::to_string(config.channels)},
+            {"stem_width", std::to_string(config.stem_width)},
             {"embed_dim", std::to_string(config.embed_dim)}};
 }
 

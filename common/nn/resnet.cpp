@@ -19,7 +19,9 @@ void bind(config::Section options, ResNetConfig& config)
         .option("resnet-layers", config.layers, "moco: layers of the ResNet, 18 or 50",
                 config::between(18, 50))
         .option("embed-dim", config.embed_dim, "moco: width of the projection that the loss reads",
-                config::at_least(1));
+                config::at_least(1))
+        .option("resnet-width", config.stem_width, "moco: channels of the ResNet's first stage",
+                config::between(1, 1024));
 }
 
 ConvolutionImpl::ConvolutionImpl(std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride)
@@ -90,7 +92,7 @@ at::Tensor ResNetBlockImpl::forward(const at::Tensor& x) const
     return at::relu(y + (shortcut_ ? shortcut_norm_->forward(shortcut_->forward(x)) : x));
 }
 
-ResNetImpl::ResNetImpl(const ResNetConfig& config) : config_(config)
+ResNetImpl::ResNetImpl(const ResNetConfig& config) : config_(config), width_(config.stem_width)
 {
     if (config.layers != 50 && config.layers != 18) {
         throw ConfigError(fmt::format("a ResNet of {} layers, 18 or 50 expected", config.layers));
@@ -98,12 +100,12 @@ ResNetImpl::ResNetImpl(const ResNetConfig& config) : config_(config)
     const bool bottleneck = config.layers == 50;
     const int blocks[stages] = {bottleneck ? 3 : 2, bottleneck ? 4 : 2, bottleneck ? 6 : 2,
                                 bottleneck ? 3 : 2};
-    conv1_ = register_module("conv1", Convolution(config.channels, 64, 7, 2));
-    bn1_ = register_module("bn1", BatchNorm(64));
+    conv1_ = register_module("conv1", Convolution(config.channels, width_, 7, 2));
+    bn1_ = register_module("bn1", BatchNorm(width_));
     for (int i = 0; i < stages; ++i) {
         const auto layer =
             register_module("layer" + std::to_string(i + 1), std::make_shared<torch::nn::Module>());
-        const std::int64_t narrow = 64 << i;
+        const std::int64_t narrow = std::int64_t(config.stem_width) << i;
         for (int j = 0; j < blocks[i]; ++j) {
             using Steps = std::vector<ResNetBlockImpl::Step>;
             const std::int64_t stride = i > 0 && j == 0 ? 2 : 1;

@@ -12,6 +12,7 @@ struct ResNetConfig {
     int layers = 50;  // 50: bottleneck blocks, 18: basic blocks
     int channels = 3;
     int embed_dim = 128;  // of the projection that the contrastive loss reads
+    int stem_width = 64;  // channels of the first stage; each further one doubles them
 };
 void bind(config::Section options, ResNetConfig& config);
 
@@ -85,12 +86,12 @@ public:
     at::Tensor stem(const at::Tensor& images) const;          // conv1, bn1, max-pooling
     at::Tensor stage(int number, const at::Tensor& x) const;  // layer1 (number 0) to layer4
 
-    std::int64_t width() const { return width_; }  // 2048 or 512
+    std::int64_t width() const { return width_; }  // 2048 or 512 with the published stem
     const ResNetConfig& config() const { return config_; }
 
 private:
     ResNetConfig config_;
-    std::int64_t width_ = 64;
+    std::int64_t width_;
     Convolution conv1_{nullptr};
     BatchNorm bn1_{nullptr};
     std::vector<ResNetBlock> layers_[stages];

@@ -1,26 +1,18 @@
 #include "ssl/dino_task.hpp"
 
 #include <ATen/ATen.h>
-#include <gtest/gtest.h>
-
-#include <cmath>
 
 #include "core/error.hpp"
 #include "nn/encoder.hpp"
-#include "support/ranks.hpp"
-#include "support/tiny_survey.hpp"
-#include "train/trainer.hpp"
+#include "support/training.hpp"
 
 namespace astroclip::ssl {
 namespace {
 
-struct Killed {};
-
-class Dino : public testing::Test {
+class Dino : public test::Training<DinoTask, DinoTaskConfig> {
 protected:
-    Dino() : ranks_(test::all_ranks())
+    Dino() : Training("dino")
     {
-        survey_.folder = test::scratch_folder(ranks_.world, "dino");
         survey_.image_size = 32;
         survey_.galaxies = 64;
         test::write_images(ranks_.world, survey_);
@@ -43,68 +35,22 @@ protected:
                             .warmup_steps = 4,
                             .teacher_temperature_steps = 10,
                             .frozen_last_layer_steps = 3};
+        trainer_ = {.steps = 20, .clip_norm = 3, .checkpoint_steps = 6};
     }
-    ~Dino() override { test::remove_scratch(ranks_.world, survey_.folder); }
 
-    std::string folder(const std::string& name) const { return survey_.folder + "/" + name; }
-
-    // Lines of metrics of training into `folder(name)`; with `killed_after` it ends there without a word.
-    std::vector<nlohmann::json> train_in(const std::string& name, test::Ranks& ranks, std::int64_t steps = 20,
-                                         int killed_after = 0, const std::string& precision = "fp32")
+    // Rounding of 1e-7 in the gradients grows to less than 1e-5 in 20 steps; another mask, crop or neighbour
+    // changes percents. KoLeo passes through 0.
+    Lines expect_the_same_alone_and_together()
     {
-        std::vector<nlohmann::json> lines;
-        DinoTask task(config_, *galaxies_, ranks, 5);
-        store::Output output(ranks.world, folder(name), {"pretrain-image", {}, "tiny", {}}, false);
-        Progress progress(false);
-        train::train(task, {.steps = steps, .precision = precision, .clip_norm = 3, .checkpoint_steps = 6},
-                     {ranks.world, *ranks.tensors, output, progress,
-                      [&](const nlohmann::json& line) {
-                          lines.push_back(line);
-                          if (int(lines.size()) == killed_after) throw Killed();
-                      },
-                      [](const std::string&) {}});
-        return lines;
+        return Training::expect_the_same_alone_and_together(
+            {"loss", "dino_global", "dino_local", "ibot", "koleo", "effective_rank"}, 1e-4, 0.1);
     }
-
-    void expect_same_losses_alone_and_together()
-    {
-        const auto lines = train_in("together", ranks_);
-        if (ranks_.rank() != 0) return;
-        auto alone = test::this_rank_alone();
-        const auto expected = train_in("alone", alone);
-        ASSERT_EQ(lines.size(), 20u);
-        ASSERT_EQ(expected.size(), 20u);
-        for (std::size_t i = 0; i < lines.size(); ++i) {
-            for (const auto& [key, value] : expected[i].items()) {
-                const bool term = key == "loss" || key.starts_with("dino") || key == "ibot" ||
-                                  key == "koleo" || key == "effective_rank";
-                if (!term) continue;
-                // Rounding of 1e-7 in the gradients grows to less than 1e-5 in 20 steps; another mask, crop
-                // or neighbour changes percents. KoLeo passes through 0.
-                const double wanted = value, found = lines[i].at(key);
-                EXPECT_NEAR(found, wanted, 1e-4 * std::max(std::abs(wanted), 0.1)) << key << " " << i;
-            }
-        }
-    }
-
-    test::Ranks ranks_;
-    test::TinySurvey survey_;
-    std::unique_ptr<data::Galaxies> galaxies_;
-    DinoTaskConfig config_;
 };
 
-TEST_F(Dino, GivesTheSameLossesOnAnyNumberOfRanks) { expect_same_losses_alone_and_together(); }
-
-TEST_F(Dino, GivesTheSameLossesOnAnyNumberOfRanksWithSinkhornAndAHeadForPatches)
+TEST_F(Dino, GivesTheSameTermsOfTheLossOnAnyNumberOfRanks)
 {
-    config_.centering = "sinkhorn";
-    config_.separate_ibot_head = true;
-    expect_same_losses_alone_and_together();
-}
-
-TEST_F(Dino, HasTheTermsOfItsLossInTheMetrics)
-{
-    const auto lines = train_in("terms", ranks_, 3);
+    const auto lines = expect_the_same_alone_and_together();
+    EXPECT_EQ(lines.size(), 20u);
     for (const auto& line : lines) {
         const double sum = line.at("dino_global").get<double>() + line.at("dino_local").get<double>() +
                            line.at("ibot").get<double>() + line.at("koleo").get<double>();
@@ -115,9 +61,22 @@ TEST_F(Dino, HasTheTermsOfItsLossInTheMetrics)
     }
 }
 
+TEST_F(Dino, GivesTheSameTermsOnAnyNumberOfRanksWithSinkhornAndAHeadForPatches)
+{
+    config_.centering = "sinkhorn";
+    config_.separate_ibot_head = true;
+    expect_the_same_alone_and_together();
+    const auto vit = nn::load_vit(model("together"));  // by its published names, beside both heads
+    EXPECT_EQ(vit->config().width, 24);
+    EXPECT_TRUE(at::isfinite(vit->forward(at::rand({2, 3, 24, 24}))).all().item<bool>());
+}
+
 TEST_F(Dino, InSixteenBitsBeginsWithTheSameLoss)
 {
-    const auto lines = train_in("bf16", ranks_, 2, 0, "bf16"), expected = train_in("fp32", ranks_, 2);
+    trainer_.steps = 1;
+    const auto expected = train_in("fp32", ranks_);
+    trainer_.precision = "bf16";
+    const auto lines = train_in("bf16", ranks_);
     // 2^-9 of each product; another view of the same images changes percents of the sharp teacher's targets.
     for (const auto* key : {"dino_global", "dino_local", "ibot"}) {
         EXPECT_NEAR(lines[0].at(key).get<double>() / expected[0].at(key).get<double>(), 1, 0.01) << key;
@@ -127,7 +86,8 @@ TEST_F(Dino, InSixteenBitsBeginsWithTheSameLoss)
 TEST_F(Dino, WithoutItsFurtherTermsIsDinoAlone)
 {
     config_.ibot_weight = config_.koleo_weight = 0;
-    const auto lines = train_in("cls", ranks_, 2);
+    trainer_.steps = 2;
+    const auto lines = train_in("cls", ranks_);
     EXPECT_FALSE(lines[0].contains("ibot") || lines[0].contains("koleo"));
     EXPECT_NEAR(lines[0].at("loss").get<double>(),
                 lines[0].at("dino_global").get<double>() + lines[0].at("dino_local").get<double>(), 1e-6);
@@ -135,26 +95,9 @@ TEST_F(Dino, WithoutItsFurtherTermsIsDinoAlone)
 
 TEST_F(Dino, GoesOnAfterAKillAndEndsWithTheSameBits)
 {
-    train_in("whole", ranks_, 9);
-    EXPECT_THROW(train_in("resumed", ranks_, 9, 8), Killed);  // two steps after the checkpoint at step 6
-    ranks_.world.barrier();
-    const auto rest = train_in("resumed", ranks_, 9);
+    trainer_.steps = 9;
+    const auto rest = expect_the_same_bits_after_a_kill(8);  // two steps after the checkpoint at step 6
     EXPECT_EQ(rest.front().at("step"), 7);
-    const nn::WeightsFile whole(folder("whole") + "/model.safetensors"),
-        resumed(folder("resumed") + "/model.safetensors");
-    for (const auto& name : whole.names()) {
-        EXPECT_TRUE(whole.tensor(name).equal(resumed.tensor(name))) << name;
-    }
-}
-
-TEST_F(Dino, MakesAModelThatLoadsByItsPublishedNames)
-{
-    config_.separate_ibot_head = true;
-    train_in("model", ranks_, 2);
-    const auto vit = nn::load_vit(folder("model") + "/model.safetensors");
-    EXPECT_EQ(vit->config().width, 24);
-    const auto cls = vit->forward(at::rand({2, 3, 24, 24}));
-    EXPECT_TRUE(at::isfinite(cls).all().item<bool>());
 }
 
 TEST_F(Dino, OfImpossibleGroupsIsRefused)

@@ -1,110 +1,84 @@
 #include "ssl/moco_task.hpp"
 
 #include <ATen/ATen.h>
-#include <gtest/gtest.h>
-
-#include <cmath>
 
 #include "core/error.hpp"
 #include "nn/encoder.hpp"
-#include "support/ranks.hpp"
-#include "support/tiny_survey.hpp"
-#include "train/trainer.hpp"
+#include "support/training.hpp"
 
 namespace astroclip::ssl {
 namespace {
 
-struct Killed {};
-
-class Moco : public testing::Test {
+class Moco : public test::Training<MocoTask, MocoTaskConfig> {
 protected:
-    Moco() : ranks_(test::all_ranks())
+    Moco() : Training("moco")
     {
-        survey_.folder = test::scratch_folder(ranks_.world, "moco");
-        survey_.image_size = 24;
-        survey_.galaxies = 64;
+        survey_.galaxies = 96;
+        survey_.image_size = 56;
         test::write_images(ranks_.world, survey_);
         galaxies_ = std::make_unique<data::Galaxies>(data::Stores{.images = survey_.images()},
-                                                     data::SplitRule{.test_fraction = 0.4});
-        config_.batch_size = 16;
-        config_.group_size = 4;
-        config_.queue = 64;
+                                                     data::SplitRule{.test_fraction = 0.45});
+        config_.batch_size = 32;
+        config_.group_size = 8;
+        config_.queue = 128;
         config_.learning_rate = 0.02;
-        config_.epochs = 20;
-        config_.encoder = {.layers = 18, .embed_dim = 16};
-        config_.views.crop = 16;
+        config_.epochs = 40;
+        config_.encoder = {.layers = 18, .embed_dim = 16, .stem_width = 8};
+        config_.views.crop = 48;
         config_.views.jitter = 3;
-    }
-    ~Moco() override { test::remove_scratch(ranks_.world, survey_.folder); }
-
-    std::string folder(const std::string& name) const { return survey_.folder + "/" + name; }
-
-    // Lines of metrics of training into `folder(name)`; with `killed_after` it ends there without a word.
-    std::vector<nlohmann::json> train_in(const std::string& name, test::Ranks& ranks, std::int64_t steps,
-                                         std::int64_t checkpoint_steps = 1000, int killed_after = 0)
-    {
-        std::vector<nlohmann::json> lines;
-        MocoTask task(config_, *galaxies_, ranks, 5);
-        store::Output output(ranks.world, folder(name), {"pretrain-image", {}, "tiny", {}}, false);
-        Progress progress(false);
-        train::train(task, {.steps = steps, .clip_norm = 0, .checkpoint_steps = checkpoint_steps},
-                     {ranks.world, *ranks.tensors, output, progress,
-                      [&](const nlohmann::json& line) {
-                          lines.push_back(line);
-                          if (int(lines.size()) == killed_after) throw Killed();
-                      },
-                      [](const std::string&) {}});
-        return lines;
+        trainer_.clip_norm = 0;
+        trainer_.validate_steps = 2;
     }
 
-    void expect_same_losses_alone_and_together(std::int64_t steps, double tolerance)
-    {
-        const auto lines = train_in("together", ranks_, steps);
-        if (ranks_.rank() != 0) return;
-        auto alone = test::this_rank_alone();
-        const auto expected = train_in("alone", alone, steps);
-        ASSERT_EQ(lines.size(), expected.size());
-        for (std::size_t i = 0; i < lines.size(); ++i) {
-            for (const auto* key : {"loss", "val_contrast", "effective_rank"}) {
-                ASSERT_EQ(lines[i].contains(key), expected[i].contains(key));
-                if (!lines[i].contains(key)) continue;
-                const double wanted = expected[i].at(key), found = lines[i].at(key);
-                EXPECT_NEAR(found / wanted, 1, tolerance) << key << " " << i;
-            }
-        }
-        EXPECT_TRUE(lines[2].contains("val_contrast"));
-    }
-
-    test::Ranks ranks_;
-    test::TinySurvey survey_;
-    std::unique_ptr<data::Galaxies> galaxies_;
-    MocoTaskConfig config_;
+    const std::vector<std::string> figures_ = {"loss", "top1", "effective_rank", "val_loss", "val_contrast"};
 };
 
-// In float64: batch normalisation over the four pixels of these groups multiplies rounding by 10 to 100 a
-// step. (In float32 the test of the stage shows the same on larger images.)
+// Batch normalisation multiplies rounding from step to step, from 1e-16 to some 1e-12 here; other groups,
+// keys or views change percents.
 TEST_F(Moco, GivesTheSameLossesOnAnyNumberOfRanks)
 {
     config_.precision = at::kDouble;
-    expect_same_losses_alone_and_together(3, 1e-8);
+    trainer_.steps = 20;
+    const auto lines = expect_the_same_alone_and_together(figures_, 1e-8);
+    EXPECT_TRUE(std::any_of(lines.begin(), lines.end(),
+                            [](const auto& line) { return line.contains("val_contrast"); }));
+}
+
+TEST_F(Moco, InFloat32GivesTheSameFirstLossesOnAnyNumberOfRanks)
+{
+    trainer_.steps = 5;
+    expect_the_same_alone_and_together({"loss", "effective_rank"}, 1e-4);  // from 1e-7, as above
+}
+
+// Maps of 2 x 2 pixels at the end: LibTorch's bfloat16 convolutions have gradients that are not finite where
+// maps are single pixels.
+TEST_F(Moco, InSixteenBitsLearnsFromFiniteLossesThatBeginAsInFloat32)
+{
+    trainer_.steps = 5;
+    const auto expected = train_in("fp32", ranks_);
+    trainer_.precision = "bf16";
+    const auto lines = train_in("bf16", ranks_);
+    for (const auto& line : lines) {
+        EXPECT_FALSE(line.contains("loss") && !std::isfinite(line.at("loss").get<double>())) << line;
+    }
+    // 2^-9 of each product, enlarged by the normalisation of twenty layers.
+    EXPECT_NEAR(lines[0].at("loss").get<double>() / expected[0].at("loss").get<double>(), 1, 0.05);
+    const nn::WeightsFile weights(model("bf16"));
+    for (const auto& name : weights.names()) {
+        EXPECT_TRUE(at::isfinite(weights.tensor(name)).all().item<bool>()) << name;
+    }
 }
 
 TEST_F(Moco, GoesOnAfterAKillAndEndsWithTheSameBitsOfAModelThatEmbeds)
 {
-    train_in("whole", ranks_, 4);
-    EXPECT_THROW(train_in("resumed", ranks_, 4, 2, 4), Killed);  // lines: 1, 2, validation, 3
-    ranks_.world.barrier();
-    const auto rest = train_in("resumed", ranks_, 4, 2);
+    trainer_.steps = 4;
+    trainer_.checkpoint_steps = 2;
+    const auto rest = expect_the_same_bits_after_a_kill(4);  // lines: 1, 2, validation, 3
     EXPECT_EQ(rest.front().at("step"), 3);
-    const nn::WeightsFile whole(folder("whole") + "/model.safetensors"),
-        resumed(folder("resumed") + "/model.safetensors");
-    for (const auto& name : whole.names()) {
-        EXPECT_TRUE(whole.tensor(name).equal(resumed.tensor(name))) << name;
-    }
-    const auto embedder = nn::load_embedder(folder("resumed") + "/model.safetensors", at::kCPU);
-    EXPECT_EQ(embedder->image_width(), 512);
-    EXPECT_EQ(embedder->image_size(), 16);
-    EXPECT_TRUE(at::isfinite(embedder->embed_images(at::rand({2, 3, 16, 16}))).all().item<bool>());
+    const auto embedder = nn::load_embedder(model("resumed"), at::kCPU);
+    EXPECT_EQ(embedder->image_width(), 64);
+    EXPECT_EQ(embedder->image_size(), 48);
+    EXPECT_TRUE(at::isfinite(embedder->embed_images(at::rand({2, 3, 48, 48}))).all().item<bool>());
 }
 
 TEST_F(Moco, FillsItsQueueFromAllRanksAndCountsBatchesOnce)
@@ -119,8 +93,8 @@ TEST_F(Moco, FillsItsQueueFromAllRanksAndCountsBatchesOnce)
     }
     const auto state = task.state();
     const auto changed = (state.at("queue") != start).any(0);
-    EXPECT_EQ(changed.sum().item<std::int64_t>(), 32);
-    EXPECT_EQ(state.at("queue_ptr").item<std::int64_t>(), 32);
+    EXPECT_EQ(changed.sum().item<std::int64_t>(), 64);
+    EXPECT_EQ(state.at("queue_ptr").item<std::int64_t>(), 64);
     EXPECT_EQ(state.at("encoder_q.bn1.num_batches_tracked").item<std::int64_t>(), 2);
     EXPECT_EQ(state.at("encoder_k.bn1.num_batches_tracked").item<std::int64_t>(), 2);
 }
@@ -130,10 +104,10 @@ TEST_F(Moco, OfSizesThatDoNotDivideIsRefused)
     const auto refused = [&] { EXPECT_THROW(MocoTask(config_, *galaxies_, ranks_, 5), ConfigError); };
     config_.group_size = 3;
     refused();
-    config_.group_size = 4;
+    config_.group_size = 8;
     config_.queue = 40;
     refused();
-    config_.queue = 64;
+    config_.queue = 128;
     config_.views.augmentations = "jcxx";
     refused();
     config_.views.augmentations = "gnrg";

@@ -15,10 +15,10 @@ import subprocess
 import sys
 import tempfile
 import unittest
-from collections import OrderedDict
 
 import numpy as np
 import torch_archive
+from published import filled, lightning, published_state, read_safetensors, resnet_state, saved, teacher, uniform
 from torch_archive import Parameter, Storage, View, stand_in, tensor
 
 HOME = pathlib.Path(__file__).resolve().parents[2]
@@ -28,42 +28,9 @@ SPECFORMER = {"input_dim": 22, "embed_dim": 768, "num_layers": 6, "num_heads": 6
               "mask_chunk_width": 50, "slice_section_length": 20, "slice_overlap": 10, "dropout": 0.0, "norm_first": False}
 
 
-def read_safetensors(path):
-    """({key: text}, {name: values})"""
-    data = path.read_bytes()
-    start = 8 + struct.unpack("<Q", data[:8])[0]
-    header = json.loads(data[8:start])
-    metadata = header.pop("__metadata__", {})
-    return metadata, {name: np.frombuffer(data[start + one["data_offsets"][0]:start + one["data_offsets"][1]],
-                                          {"F32": "<f4", "I64": "<i8"}[one["dtype"]]).reshape(one["shape"])
-                      for name, one in header.items()}
-
-
-def published_state(name):
-    """The state_dict of a small network of the published code, and its configuration."""
-    data = HOME / "tests/data/nn"
-    tensors = read_safetensors(data / f"{name}.safetensors")[1]
-    return ({key.split("/state/")[1]: values for key, values in tensors.items() if "/state/" in key},
-            json.loads((data / f"{name}.json").read_text())["config"])
-
-
-def saved(state):
-    return OrderedDict((name, tensor(values)) for name, values in state.items())
-
-
 def same_bits(a, b):
     return a.keys() == b.keys() and all(a[name].dtype == b[name].dtype and a[name].shape == b[name].shape and
                                         a[name].tobytes() == b[name].tobytes() for name in a)
-
-
-def lightning(state, hyper_parameters):
-    """A checkpoint of Lightning 2 with what lies beside the state: optimiser states, loops, callbacks."""
-    moments = {n: {"step": tensor(np.float32(7)), "exp_avg": tensor(np.ones(3, np.float32))} for n in range(3)}
-    return {"epoch": 4, "global_step": 30000, "pytorch-lightning_version": "2.1.0", "state_dict": state,
-            "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"total": {"ready": 5}}}},
-            "callbacks": {"EarlyStopping{'mode': 'min'}": {"best_score": tensor(np.float32(0.5)), "patience": 3}},
-            "optimizer_states": [{"state": moments, "param_groups": [{"lr": 1e-5, "betas": (0.9, 0.95), "params": [0, 1, 2]}]}],
-            "lr_schedulers": [{"last_epoch": 30000}], "hparams_name": "kwargs", "hyper_parameters": hyper_parameters}
 
 
 class Case(unittest.TestCase):
@@ -125,9 +92,7 @@ class Models(Case):
         backbone, head = published_state("vit")[0], published_state("dino_head")[0]
         expected = backbone | {f"dino_head.{name}": values for name, values in head.items()}
         for prefix, inside in (("", ""), ("backbone.", ""), ("module.backbone.", ""), ("module.backbone.", "_fsdp_wrapped_module.")):
-            state = {prefix + name.replace("blocks.", f"blocks.{inside}", 1): values for name, values in backbone.items()}
-            state |= {f"{inside}dino_head.{name}": values for name, values in head.items()}
-            metadata, tensors, _ = self.converted({"teacher": saved(state)}, "--image-heads", 3)
+            metadata, tensors, _ = self.converted({"teacher": saved(teacher(backbone, head, prefix, inside))}, "--image-heads", 3)
             self.assertTrue(same_bits(tensors, expected), prefix + inside)
         for key, value in {"model": "astrodino", "img_size": "144", "patch_size": "12", "embed_dim": "36", "depth": "8",
                            "num_heads": "3", "block_chunks": "4", "crop": "144", "rgb": "asinh", "image_norm": "none"}.items():
@@ -183,7 +148,7 @@ class Models(Case):
         self.assertEqual(metadata["embed_dim"], "8")
 
     def test_resnet50(self):
-        state = resnet50_state()
+        state = resnet_state()
         self.assertEqual(len(state), 322)
         queue = {"queue": tensor(np.ones((128, 64), np.float32)), "queue_ptr": tensor(np.array([3]))}
         dropped = {"val_queue_ptr": tensor(np.array([1]))}
@@ -195,13 +160,14 @@ class Models(Case):
         self.assertEqual((tensors["encoder_q.bn1.num_batches_tracked"], tensors["queue_ptr"][0]), (9, 3))
         self.assertEqual([metadata[key] for key in ("model", "variant", "embed_dim", "rgb", "crop")],
                          ["resnet50", "workshop", "128", "stein", "96"])
+        self.assertEqual(metadata["stem_width"], "64")
         self.assertIn("val_queue_ptr", said)
 
     def test_the_workshops_aligned_model(self):
         heads = published_state("astroclip_heads")[0]
         spectrum = {name: values for name, values in heads.items() if name.startswith("spectrum_encoder.")}
         width = heads["spectrum_encoder.cross_attention.query"].size
-        image = {f"image_encoder.backbone.{name.removeprefix('encoder_q.')}": view for name, view in resnet50_state(width).items()}
+        image = {f"image_encoder.backbone.{name.removeprefix('encoder_q.')}": view for name, view in resnet_state(width, stem=2).items()}
         olden = {}
         for name, values in spectrum.items():
             for new, old in (("cross_attention.layernorm.", "norm."), ("cross_attention.", ""), ("mlp.encoder.", "linear1."),
@@ -227,28 +193,6 @@ class Models(Case):
         metadata, tensors, _ = self.converted({"config": config["model"], "model": saved(state), "iter_num": 5})
         self.assertTrue(same_bits(tensors, state))
         self.assertEqual([metadata[key] for key in ("variant", "num_heads", "std_ddof", "std_min")], ["workshop", "3", "0", "0"])
-
-
-def resnet50_state(embed_dim=128):
-    """torchvision's names and shapes with the projection of MoCo v2; all values 0.5, counters 9, in two storages."""
-    def norm(name, width):
-        return {f"{name}.{part}": (width,) for part in ("weight", "bias", "running_mean", "running_var")} | \
-            {f"{name}.num_batches_tracked": ()}
-    shapes = {"conv1.weight": (64, 3, 7, 7), **norm("bn1", 64)}
-    inputs = 64
-    for layer, (blocks, width) in {1: (3, 64), 2: (4, 128), 3: (6, 256), 4: (3, 512)}.items():
-        for block in range(blocks):
-            name = f"layer{layer}.{block}"
-            shapes |= {f"{name}.conv1.weight": (width, inputs, 1, 1), **norm(f"{name}.bn1", width),
-                       f"{name}.conv2.weight": (width, width, 3, 3), **norm(f"{name}.bn2", width),
-                       f"{name}.conv3.weight": (4 * width, width, 1, 1), **norm(f"{name}.bn3", 4 * width)}
-            if block == 0:
-                shapes |= {f"{name}.downsample.0.weight": (4 * width, inputs, 1, 1), **norm(f"{name}.downsample.1", 4 * width)}
-            inputs = 4 * width
-    shapes |= {"fc.0.weight": (2048, 2048), "fc.0.bias": (2048,), "fc.2.weight": (embed_dim, 2048), "fc.2.bias": (embed_dim,)}
-    half, nine = Storage(np.full(1, 0.5, np.float32)), Storage(np.full(1, 9, np.int64))
-    return {f"encoder_q.{name}": View(nine if name.endswith("tracked") else half, shape, [0] * len(shape))
-            for name, shape in shapes.items()}
 
 
 class Storages(Case):
@@ -499,17 +443,8 @@ class Back(Case):
         self.assertTrue(same_bits(self.back("--published-layout")["teacher"], {f"backbone.{name}": state[name] for name in state}))
 
     def test_integers_and_scalars(self):
-        tensors = self.converted(resnet50_state())[1]
+        tensors = self.converted(resnet_state(stem=2))[1]
         self.assertTrue(same_bits(self.back(), tensors))
-
-
-def uniform(n, count):
-    """The deterministic fill: u(n, 0), u(n, 1), … in [0, 1), by SplitMix64."""
-    with np.errstate(over="ignore"):
-        x = np.arange(count, dtype=np.uint64) + np.uint64((n << 40) + 0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return ((x ^ (x >> np.uint64(31))) >> np.uint64(40)) / 2.0**24
 
 
 def specformer_shapes():
@@ -525,20 +460,10 @@ def specformer_shapes():
                      "head.bias": (22,)}
 
 
-def filled(n, name, shape):
-    """Tensor number n of a module's state, filled."""
-    s = 2 * uniform(n, int(np.prod(shape))) - 1
-    if len(shape) > 1:
-        s *= np.sqrt(3 * shape[0] / np.prod(shape))
-    else:
-        s = 1 + 0.1 * s if name.endswith("weight") else 0.02 * s
-    return s.astype(np.float32).reshape(shape)
-
-
 class PublishedSize(Case):
     def test_specformer_there_and_back(self):
         np.testing.assert_allclose(uniform(5, 2), (0.27213019, 0.90827990), atol=1e-8)
-        state = {name: filled(n, name, shape) for n, (name, shape) in enumerate(specformer_shapes().items())}
+        state = filled(specformer_shapes())
         torch_archive.save(self.checkpoint, lightning(saved(state), SPECFORMER))
         shutil.rmtree(FOLDER, ignore_errors=True)
         self.assertIn("specformer, 79 tensors, 43177750 values", self.run_tool(self.checkpoint, FOLDER))

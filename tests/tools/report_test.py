@@ -79,7 +79,8 @@ def make_stores(run, random):
     rejects = {"total": 7, "damage": 2, "selection": 5,
                "reasons": {"sky fibre": {"selection": 5, "damage": 0}, "no <good> bins": {"selection": 0, "damage": 2}}}
     flux = {f"flux_{band}": images[:, i].sum(axis=(1, 2)) for i, band in enumerate("grz")}
-    publish(run / "images", "images", {"object_id": ids, "ra": ra, "dec": dec, "flux": images, **flux})
+    publish(run / "images", "images", {"object_id": ids, "ra": ra, "dec": dec, "flux": images, **flux},
+            units={"flux": "nanomaggy"})
     publish(run / "spectra", "spectra", {"object_id": ids, "flux": spectra, "ivar": np.ones_like(spectra), "redshift": z},
             {"wavelength": WAVELENGTH}, rejects)
     rows = np.arange(OBJECTS)

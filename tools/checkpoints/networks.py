@@ -101,11 +101,12 @@ def _batch_norm(name, width):
 
 def resnet(state, prefix):
     """torchvision's names of a ResNet-50 or 18; the classifier is the projection of MoCo v2, fc.0 and fc.2."""
-    channels, embed_dim = state.length(f"{prefix}conv1.weight", 1), state.length(f"{prefix}fc.2.weight", 0)
+    stem, channels = (state.length(f"{prefix}conv1.weight", dimension) for dimension in (0, 1))
+    embed_dim = state.length(f"{prefix}fc.2.weight", 0)
     layers = 50 if state.has(f"{prefix}layer1.0.conv3.") else 18
-    shapes, inputs = {"conv1.weight": (64, channels, 7, 7)} | _batch_norm("bn1", 64), 64
+    shapes, inputs = {"conv1.weight": (stem, channels, 7, 7)} | _batch_norm("bn1", stem), stem
     for layer, blocks in enumerate((3, 4, 6, 3) if layers == 50 else (2, 2, 2, 2), start=1):
-        width = 32 << layer
+        width = stem << layer - 1
         outputs = 4 * width if layers == 50 else width
         for i in range(blocks):
             block = f"layer{layer}.{i}."
@@ -118,5 +119,5 @@ def resnet(state, prefix):
                 shapes |= _batch_norm(f"{block}downsample.1", outputs)
             inputs = outputs
     shapes |= _linear("fc.0", inputs, inputs) | _linear("fc.2", embed_dim, inputs)
-    sizes = {"model": f"resnet{layers}", "embed_dim": embed_dim, "in_channels": channels}
+    sizes = {"model": f"resnet{layers}", "embed_dim": embed_dim, "in_channels": channels, "stem_width": stem}
     return {prefix + name: shape for name, shape in shapes.items()}, sizes

@@ -254,7 +254,7 @@ def similarity(cosines):
     return as_image(figure, "Cosines of the images and spectra of the same held-out galaxies")
 
 
-def embedding_map(name, points, values, label):
+def embedding_map(name, points, values, label, names):
     figure, axes = plt.subplots(figsize=(4.4, 3.7), layout="constrained")
     known = np.isfinite(values)
     size = float(np.clip(6000 / max(len(points), 1), 1.2, 9))
@@ -266,8 +266,8 @@ def embedding_map(name, points, values, label):
         bar = figure.colorbar(drawn, ax=axes, pad=0.02, aspect=30)
         bar.outline.set_visible(False)
         bar.set_label(label)
-    axes.set(xlabel="first principal component", ylabel="second", xticklabels=[], yticklabels=[])
-    return as_image(figure, f"{name} embeddings in their first two principal components, coloured by {label}")
+    axes.set(xlabel=names[0], ylabel=names[1], xticklabels=[], yticklabels=[])
+    return as_image(figure, f"{name} embeddings by {' and '.join(names)}, coloured by {label}")
 
 
 VIEWS = {"original": "as stored", "gr": "dust (gr)", "rr": "rotation (rr)", "ss": "size (ss)", "gb": "blur (gb)", "gn": "noise (gn)",
@@ -322,23 +322,25 @@ def to_rgb(flux):
     return np.clip(scaled * stretched / np.where(intensity == 0, 1e-6, intensity), 0, 1)
 
 
-def thumbnail_jpeg(flux, side=96):
-    """The middle of a cutout [g, r, z] as the bytes of a picture."""
+def thumbnail_jpeg(images, row, side=96):
+    """The middle of a cutout in a store as the bytes of a picture: fluxes [g, r, z], or a display image, which has no unit."""
     from PIL import Image
 
-    flux = np.nan_to_num(np.asarray(flux, dtype=np.float64))
+    flux = np.nan_to_num(np.asarray(images["flux"][row], dtype=np.float64))
     rows, columns = flux.shape[1:]
     side = min(side, rows, columns)
     top, left = (rows - side) // 2, (columns - side) // 2
-    pixels = to_rgb(flux[:, top:top + side, left:left + side])[::-1]  # FITS rows run upwards
+    middle = flux[:, top:top + side, left:left + side]
+    pixels = to_rgb(middle) if images["flux"].attrs.get("unit") else np.clip(middle.transpose(1, 2, 0), 0, 1)
     buffer = io.BytesIO()
-    picture = Image.fromarray((255 * pixels + 0.5).astype(np.uint8)).resize((192, 192), Image.BICUBIC)
+    # Rows run upwards in a store.
+    picture = Image.fromarray((255 * pixels[::-1] + 0.5).astype(np.uint8)).resize((192, 192), Image.BICUBIC)
     picture.save(buffer, format="JPEG", quality=86, subsampling=0)
     return buffer.getvalue()
 
 
-def thumbnail(flux, description):
-    data = base64.b64encode(thumbnail_jpeg(flux)).decode()
+def thumbnail(images, row, description):
+    data = base64.b64encode(thumbnail_jpeg(images, row)).decode()
     return f'<img alt="{html.escape(description, quote=True)}" src="data:image/jpeg;base64,{data}">'
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from checkpoints.errors import DataError
 
 from . import figures
+from .maps import import_umap, maps
 from .page import captioned, escape, figure_text, grid, missing, page, section, table, tile
 from .retrievals import Pictures, query_card
 from .run_folder import OUTPUTS, Run, write_atomically
@@ -23,7 +24,8 @@ METHOD_NAMES = {
     "magnitudes": "g, r, z magnitudes",
     "pixels": "PCA of the pixels",
 }
-QUERIES_SHOWN, MAP_POINTS = 8, 5000
+QUERIES_SHOWN = 8
+USAGE = "usage: tools/report RUN [--umap]"
 
 
 def method_name(name):
@@ -324,29 +326,13 @@ def published_section(evaluation):
                    table(("source", "model", "type", "redshift", "published", "properties", "published", "morphology", "published"), cells, "left"))
 
 
-def principal_plane(vectors):
-    centred = vectors - vectors.mean(axis=0)
-    _, _, directions = np.linalg.svd(centred, full_matrices=False)
-    return centred @ directions[:2].T
-
-
-def map_section(run):
+def map_section(run, planes):
     store = run.store("embeddings")
     if store is None or store.rows < 3:
         return section("map", "The map", "", missing("There is no complete catalogue of embeddings."))
-    rows = np.unique(np.linspace(0, store.rows - 1, min(store.rows, MAP_POINTS)).astype(np.int64))
-    mag = run.magnitudes(store["object_id"][rows])
-    colours = {"redshift": store["z_spec"][rows], "r [mag]": mag[:, 1], "g − r [mag]": mag[:, 0] - mag[:, 1]}
-    parts = []
-    for modality in ("image", "spectrum"):
-        chosen = store[f"has_{modality}"][rows] > 0
-        if chosen.sum() >= 3:
-            points = principal_plane(store[f"{modality}_embedding"][rows[chosen]].astype(np.float64))
-            parts += [captioned(figures.embedding_map(modality.capitalize(), points, values[chosen], label),
-                                f"<b>{modality.capitalize()} embeddings</b> by {label}")
-                      for label, values in colours.items() if np.isfinite(values[chosen]).any()]
-    return section("map", "The map", f"Two principal components of the unit vectors of {len(rows):,} of {store.rows:,} objects, coloured by "
-                   "spectroscopic redshift, magnitude and colour.", grid(parts))
+    drawn, shown = maps(run, store, planes)
+    return section("map", "The map", f"The unit vectors of {shown:,} of {store.rows:,} objects in a plane ({' and '.join(planes)}), coloured "
+                   "by spectroscopic redshift, magnitude and colour.", grid(drawn))
 
 
 # --- retrievals ----------------------------------------------------------------------------------------------------
@@ -409,7 +395,7 @@ def finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_report(path):
+def write_report(path, planes):
     run = Run(path)
     stages, rejects, losses = run.stages(), run.rejects(), run.losses()
     sections = [
@@ -420,7 +406,7 @@ def write_report(path):
         curve_section(run.evaluation),
         published_section(run.evaluation),
         search_section(run),
-        map_section(run),
+        map_section(run, planes),
         training_section(losses),
         alignment_section(run),
         images_section(run),
@@ -445,16 +431,21 @@ def write_report(path):
 
 def main(arguments):
     if arguments in (["-h"], ["--help"]):
-        print("usage: tools/report RUN\n\nWrites RUN/report/report.html and RUN/report/report.json.")
+        print(f"{USAGE}\n\nWrites RUN/report/report.html and RUN/report/report.json.\n\n"
+              "  --umap   maps by UMAP (package umap-learn) beside those by PCA")
         return 0
+    planes = ("PCA", "UMAP") if "--umap" in arguments else ("PCA",)
+    arguments = [one for one in arguments if one != "--umap"]
     if len(arguments) != 1 or arguments[0].startswith("-"):
-        print("usage: tools/report RUN", file=sys.stderr)
+        print(USAGE, file=sys.stderr)
         return 64
     if not Path(arguments[0]).is_dir():
         print(f"report: {arguments[0]}: there is no such run folder", file=sys.stderr)
         return 66
+    if "UMAP" in planes:
+        import_umap()
     try:
-        print(write_report(arguments[0]))
+        print(write_report(arguments[0], planes))
     except (DataError, OSError) as error:
         print(f"report: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, DataError) else 74

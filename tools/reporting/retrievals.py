@@ -36,7 +36,7 @@ class Pictures:
     def image(self, one):
         row = self.image_rows.get(one["object_id"])
         return '<p class="missing">no image</p>' if row is None else \
-            figures.thumbnail(self.images["flux"][row], f"image of object {one['object_id']}")
+            figures.thumbnail(self.images, row, f"image of object {one['object_id']}")
 
     def spectrum(self, one):
         row = self.spectrum_rows.get(one["object_id"])
@@ -69,7 +69,8 @@ def strip(query, mode, title, pictures, most=NEIGHBOURS_SHOWN):
 
 def query_card(query, pictures, most=NEIGHBOURS_SHOWN):
     own = query["object_id"] is None
-    shown = "" if own else f'<div class="cell">{pictures.image(query)}</div><div class="cell">{pictures.spectrum(query)}</div>'
+    drawn = [] if own else [pictures.image(query)] + ([pictures.spectrum(query)] if pictures.spectra is not None else [])
+    shown = "".join(f'<div class="cell">{one}</div>' for one in drawn)
     name = escape(query.get("name", "")) if own else f'object {escape(query["object_id"])}'
     subject = (f'<div class="subject">{shown}<p><b>{escape(redshift_text(query))}</b><br>{name}<br>'
                f'RA {figure_text(query.get("ra"), 5, "°")}, Dec {figure_text(query.get("dec"), 5, "°")}</p></div>')
