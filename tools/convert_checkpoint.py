@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; --help explains")
 
 
-def read_arguments():
+def read_arguments(words):
     parser = Parser(prog="convert_checkpoint.py", description=__doc__, epilog=EXAMPLES, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="SOURCE", type=Path, help="a file of torch.save, or a model's folder")
@@ -55,7 +55,7 @@ def read_arguments():
     unsaid.add_argument("--image-norm", choices=("none", "imagenet"), help="how images were normalised after RGB (none)")
     unsaid.add_argument("--rgb", choices=("stein", "asinh", "none"), help="colours that a ResNet was trained on (stein; aligned: none)")
     unsaid.add_argument("--crop", type=natural, metavar="PIXELS", help="side of the images that a ResNet is given (96)")
-    return vars(parser.parse_args())
+    return vars(parser.parse_args(words))
 
 
 def natural(word):
@@ -100,8 +100,8 @@ def summary(output, kind, tensors):
     return f"{output}: {kind}, {len(tensors)} tensors, {sum(weights.elements for weights in tensors.values())} values"
 
 
-def main():
-    options = read_arguments()
+def convert(words):
+    options = read_arguments(words)
     source, output, published = (options.pop(name) for name in ("source", "output", "published_layout"))
     if source.is_dir():
         if options:
@@ -113,9 +113,15 @@ def main():
         publish_checkpoint(source, output, options)
 
 
-if __name__ == "__main__":
+def main(words):
+    """The exit status."""
     try:
-        main()
+        convert(words)
     except (ConversionError, OSError) as error:
         print(f"convert_checkpoint: {error}", file=sys.stderr)
-        sys.exit(error.exit_code if isinstance(error, ConversionError) else 74)
+        return error.exit_code if isinstance(error, ConversionError) else 74
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -196,6 +196,27 @@ class SearchFor(unittest.TestCase):
         self.assertNotIn("http", text.replace("http://www.w3.org", ""))
 
 
+class EncoderPage(unittest.TestCase):
+    def test_the_image_encoder_alone_finds_images_among_those_held_out(self):
+        folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        for name in ("images", "spectra", "pairs", "image-encoder"):
+            (folder / name).symlink_to(RUN / name)
+        line = [sys.executable, str(pipeline.SOURCE / "tools/encoder_page"), str(folder), "--queries", "3", "--neighbours", "4"]
+        page = pathlib.Path(pipeline.call(line).strip())
+        self.assertEqual(page, folder / "image-encoder-page/page.html")
+        queries = json.loads((folder / "image-encoder-page/search/results.json").read_text())["queries"]
+        pairs = Store(RUN / "pairs")
+        held_out = set(pairs["object_id"][:][pairs["split"][:] == 1].tolist())
+        self.assertEqual([list(query["neighbours"]) for query in queries], [["ii"]] * 3)
+        self.assertLessEqual({one["object_id"] for query in queries for one in query["neighbours"]["ii"]}, held_out)
+        self.assertEqual(page.read_text().count("data:image/jpeg"), 3 * (1 + 4))
+        self.assertIn("Image embeddings</b> by redshift (PCA)", page.read_text())
+        made = (folder / "image-encoder-page/embeddings/manifest.json").stat().st_mtime_ns
+        pipeline.call([*line[:-3], "2"])
+        self.assertEqual((folder / "image-encoder-page/embeddings/manifest.json").stat().st_mtime_ns, made)
+
+
 class Evaluate(unittest.TestCase):
     @classmethod
     def setUpClass(cls):

@@ -3,6 +3,7 @@
 
 import html.parser
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -223,8 +224,9 @@ class Checker(html.parser.HTMLParser):
             self.faults.append(tag)
 
 
-def report(run):
-    return subprocess.run([sys.executable, HOME / "tools" / "report", run], capture_output=True, text=True, check=False)
+def report(run, *more, **environment):
+    return subprocess.run([sys.executable, HOME / "tools" / "report", run, *more], capture_output=True, text=True, check=False,
+                          env=os.environ | environment)
 
 
 class Report(unittest.TestCase):
@@ -286,6 +288,14 @@ class Report(unittest.TestCase):
     def test_wrong_argument_ends_with_the_code_of_the_table(self):
         self.assertEqual(report(self.run_folder / "none").returncode, 66)
         self.assertEqual(report("--wrong").returncode, 64)
+
+    def test_umap_that_is_not_installed_is_asked_for_by_name(self):
+        (self.run_folder / "umap.py").write_text("raise ImportError('No module named umap')\n")
+        done = report(self.run_folder, "--umap", PYTHONPATH=str(self.run_folder))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("umap-learn", done.stderr)
+        self.assertNotIn("Traceback", done.stderr)
+        self.assertFalse((self.run_folder / "report").exists())
 
 
 class CompareReports(unittest.TestCase):
