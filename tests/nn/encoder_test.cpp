@@ -76,6 +76,7 @@ TEST_F(ModelFile, OfAMocoGivesThePooledFeaturesOfItsQueryEncoder)
     state.emplace_back("encoder_k.fc.2.bias", at::zeros({8}));
     state.emplace_back("queue", at::zeros({8, 16}));
     auto metadata = describe(config);
+    metadata.erase("stem_width");  // the published width need not be told
     metadata["crop"] = "96";
     save_weights(path_, state, metadata);
     const auto embedder = load_embedder(path_, at::kCPU);
@@ -93,7 +94,7 @@ TEST_F(ModelFile, OfAMocoGivesThePooledFeaturesOfItsQueryEncoder)
 
 TEST_F(ModelFile, OfAnAlignedResNetEmbedsByItsProjection)
 {
-    const ResNetConfig config{.layers = 18, .embed_dim = 24};
+    const ResNetConfig config{.layers = 18, .embed_dim = 24, .stem_width = 8};
     AlignedModel model(config, specformer_config_, head_config_);
     initialise(*model, 5);
     model->eval();
@@ -107,7 +108,7 @@ TEST_F(ModelFile, OfAnAlignedResNetEmbedsByItsProjection)
     EXPECT_EQ(embedder->image_size(), 40);
     EXPECT_TRUE(embedder->embed_images(images_).equal(model->image_encoder->resnet->forward(images_)));
     EXPECT_TRUE(embedder->embed_spectra(tokens_).equal(model->spectrum_encoder->forward(tokens_)));
-    EXPECT_EQ(model->image_encoder->tokens(images_).sizes(), at::IntArrayRef({2, 1, 512}));
+    EXPECT_EQ(model->image_encoder->tokens(images_).sizes(), at::IntArrayRef({2, 1, 64}));
     EXPECT_EQ(untrained_embedder(path_, 5, at::kCPU)->image_width(), 24);
 
     const HeadConfig other{.embed_dim = 32};

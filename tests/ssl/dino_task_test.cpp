@@ -15,7 +15,7 @@ protected:
     {
         survey_.image_size = 32;
         survey_.galaxies = 64;
-        test::write_images(ranks_.world, survey_);
+        write_stores(test::write_images);
         galaxies_ = std::make_unique<data::Galaxies>(data::Stores{.images = survey_.images()});
         config_.batch_size = 16;
         config_.group_size = 4;

@@ -54,7 +54,7 @@ protected:
     MaskedSpectra() : Training("masked")
     {
         survey_.bins = 400;  // 39 tokens
-        test::write_spectra(ranks_.world, survey_);
+        write_stores(test::write_spectra);
         galaxies_ = std::make_unique<data::Galaxies>(data::Stores{.spectra = survey_.spectra()});
         config_.batch_size = 8;
         config_.masks = {.chunks = 2, .width = 5};

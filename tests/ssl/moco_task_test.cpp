@@ -15,7 +15,7 @@ protected:
     {
         survey_.galaxies = 96;
         survey_.image_size = 56;
-        test::write_images(ranks_.world, survey_);
+        write_stores(test::write_images);
         galaxies_ = std::make_unique<data::Galaxies>(data::Stores{.images = survey_.images()},
                                                      data::SplitRule{.test_fraction = 0.45});
         config_.batch_size = 32;

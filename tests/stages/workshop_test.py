@@ -19,7 +19,7 @@ import pipeline
 
 RUN = pathlib.Path(sys.argv.pop(1)).resolve()
 CONVERT = pipeline.SOURCE / "tools/convert_checkpoint.py"
-MOCO = ["--method", "moco", "--resnet-layers", 18, "--embed-dim", 32, "--batch-size", 16, "--group-size", 8, "--queue", 32,
+MOCO = ["--method", "moco", "--resnet-layers", 18, "--resnet-width", 8, "--embed-dim", 32, "--batch-size", 16, "--group-size", 8, "--queue", 32,
         "--learning-rate", 0.02, "--view-crop", 40, "--steps", 2]
 ALIGN = {"rgb": "none", "flips": "always", "crop": 40, "group-size": 8, "hidden-dropout": 0.1, "clip-norm": 0, "keep-best": 0,
          "steps": 6, "checkpoint-steps": 2}

@@ -22,20 +22,36 @@ namespace astroclip::test {
 struct Killed {};
 
 // A training task on a tiny survey, trained as its stage trains it: by all ranks of the test, or by this one
-// alone. A test sets config_ and trainer_; the constructor of its class writes the stores and opens
-// galaxies_.
+// alone. A test sets config_ and trainer_; the constructor of its class describes the survey, whose stores
+// the first test writes for all, and opens galaxies_.
 template <typename Task, typename Config>
 class Training : public testing::Test {
 protected:
     using Lines = std::vector<nlohmann::json>;
 
-    explicit Training(const std::string& name) : ranks_(all_ranks())
+    explicit Training(const std::string& name)
+        : ranks_(all_ranks()), outputs_(scratch_folder(ranks_.world, name + "-outputs"))
     {
-        survey_.folder = scratch_folder(ranks_.world, name);
     }
-    ~Training() override { remove_scratch(ranks_.world, survey_.folder); }
+    ~Training() override { remove_scratch(ranks_.world, outputs_); }
+    static void TearDownTestSuite()
+    {
+        remove_scratch(comm::World(MPI_COMM_WORLD), stores_);
+        stores_.clear();
+    }
 
-    std::string folder(const std::string& name) const { return survey_.folder + "/" + name; }
+    // Writes the survey's stores by `write`, in one part, unless an earlier test has. Collective.
+    void write_stores(void (*write)(const comm::World& world, const TinySurvey& survey))
+    {
+        survey_.part_rows = survey_.galaxies;
+        if (stores_.empty()) {
+            survey_.folder = stores_ = scratch_folder(ranks_.world, "stores");
+            write(ranks_.world, survey_);
+        }
+        survey_.folder = stores_;
+    }
+
+    std::string folder(const std::string& name) const { return outputs_ + "/" + name; }
     std::string model(const std::string& name) const { return folder(name) + "/model.safetensors"; }
 
     // Lines of metrics of training into `folder(name)`; with `killed_after` it throws Killed once there are
@@ -94,7 +110,10 @@ protected:
         return rest;
     }
 
+    static inline std::string stores_;  // folder
+
     Ranks ranks_;
+    std::string outputs_;  // folder
     TinySurvey survey_;
     std::unique_ptr<data::Galaxies> galaxies_;
     Config config_;
