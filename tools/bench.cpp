@@ -278,7 +278,10 @@ private:
         };
     }
 
-    Step heads_alone(bool plain) { return dino_heads(c_.image.width, c_.dino, o_.batch, o_.dtype, plain, ranks_); }
+    Step heads_alone(bool plain)
+    {
+        return dino_heads(c_.image.width, c_.dino, o_.batch, o_.dtype, plain, ranks_);
+    }
 
     std::vector<std::int64_t> ids() const
     {
