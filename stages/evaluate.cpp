@@ -29,8 +29,9 @@ nlohmann::json all_scores(const Inputs& inputs, const Options& o, const stage::C
     const auto measured = measure(inputs, o, context);
     context.stop_if_requested("evaluation: nothing is lost but this stage's own minutes");
     const auto features = all_features(inputs, measured);
+    const auto learned = learned_predictions(inputs, compute, context);
     const auto& sample = inputs.sample;
-    const Case of{inputs, features, o, context, with_rows(inputs.properties, sample, context.world)};
+    const Case of{inputs, features, learned, o, context, with_rows(inputs.properties, sample, context.world)};
     if (o.neighbours > sample.train && context.world.is_root()) {
         log::warn("neighbours = {}: there are {} training galaxies, and all of them are taken", o.neighbours,
                   sample.train);
@@ -39,6 +40,7 @@ nlohmann::json all_scores(const Inputs& inputs, const Options& o, const stage::C
     predictions = redshift.csv;
     nlohmann::json scores = {{"photo_z", redshift.neighbours},
                              {"photo_z_few_shot", redshift.few_shot},
+                             {"photo_z_supervised", redshift.supervised},
                              {"retrieval",
                               {{"is", retrieval("image", "spectrum", of, measured, compute)},
                                {"si", retrieval("spectrum", "image", of, measured, compute)}}},
@@ -51,6 +53,7 @@ nlohmann::json all_scores(const Inputs& inputs, const Options& o, const stage::C
         const auto found = properties(of);
         scores["properties"] = found.neighbours;
         scores["properties_few_shot"] = found.few_shot;
+        scores["properties_supervised"] = found.supervised;
         scores["labels"] = inputs.label_facts;
         scores["posteriors"] = posteriors(of);
     }
@@ -89,6 +92,11 @@ void run(const Options& o, stage::Context& context)
         log::info("{}: the true partner is among the first 10 for {:.1f} % of {} ({:.1f} times chance)", mode,
                   100 * of.at("recall_at_10").get<double>(), of.at("n").get<std::int64_t>(),
                   of.at("times_chance").get<double>());
+    }
+    for (const auto& [name, one] : scores.at("photo_z_supervised").items()) {
+        log::info("{}: R2 of the redshift {:.3f}, trained on labels for {:.1f} epochs, the best after {:.1f}",
+                  name, one.at("r2").get<double>(), one.at("epochs").at("trained").get<double>(),
+                  one.at("epochs").at("best").get<double>());
     }
     context.print(output.path());
 }

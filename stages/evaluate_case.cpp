@@ -103,6 +103,13 @@ std::vector<double> column(const at::Tensor& table, std::int64_t number)
     return {values.const_data_ptr<double>(), values.const_data_ptr<double>() + values.numel()};
 }
 
+std::vector<double> Learned::of(const std::string& target, const std::vector<std::int64_t>& rows) const
+{
+    const auto found = std::find(targets.begin(), targets.end(), target);
+    return found == targets.end() ? std::vector<double>()
+                                  : column(chosen(predicted, rows), found - targets.begin());
+}
+
 std::vector<std::vector<double>> shared_out(const comm::World& world, std::size_t jobs,
                                             const std::function<std::vector<double>(std::size_t)>& work)
 {

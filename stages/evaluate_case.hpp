@@ -12,10 +12,22 @@
 // What the tables of the evaluation have in common.
 namespace astroclip::evaluate {
 
+// What a network trained on labels predicts.
+struct Learned {
+    std::string name, source;
+    std::vector<std::string> targets;
+    at::Tensor predicted;   // [n, targets] float64; NaN of the galaxies on the training side
+    nlohmann::json epochs;  // of Supervised
+
+    // Of one target, of some rows; empty if it does not predict it.
+    std::vector<double> of(const std::string& target, const std::vector<std::int64_t>& rows) const;
+};
+
 // What every table needs.
 struct Case {
     const Inputs& inputs;
     const std::vector<Features>& features;
+    const std::vector<Learned>& learned;
     const Options& o;
     const stage::Context& context;
     std::vector<Target> properties;  // those that some galaxy of each side of the split has

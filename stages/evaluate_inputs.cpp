@@ -1,18 +1,17 @@
 #include "stages/evaluate_inputs.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <map>
+#include <set>
 
 #include "core/error.hpp"
-#include "core/hash.hpp"
 #include "core/log.hpp"
 #include "data/rows.hpp"
 #include "store/publication.hpp"
-#include "survey/crossmatch.hpp"
 
 namespace astroclip::evaluate {
 namespace {
@@ -25,7 +24,7 @@ std::vector<double> shares_of(const std::string& list)
     if (list == "none") {
         return shares;
     }
-    for (const auto& word : split_list(list)) {
+    for (const auto& word : stage::split_list(list)) {
         try {
             shares.push_back(std::stod(word));
         } catch (const std::exception&) {
@@ -46,11 +45,29 @@ const std::string& required(const std::string& path, const char* key)
     return path;
 }
 
-std::string digest_of_file(const std::string& path)
+// NAME=FOLDER,... of an option.
+std::vector<std::pair<std::string, std::string>> named_folders(const char* option, const std::string& list)
 {
-    Digest digest;
-    for (const auto& hash : file_block_hashes(path)) digest.add(hash);
-    return digest.hex();
+    std::vector<std::pair<std::string, std::string>> all;
+    for (const auto& word : stage::split_list(list)) {
+        const auto equals = word.find('=');
+        if (equals == std::string::npos || equals == 0) {
+            throw ConfigError(fmt::format("'{}': NAME=FOLDER expected, found '{}'", option, word));
+        }
+        all.emplace_back(word.substr(0, equals), word.substr(equals + 1));
+    }
+    return all;
+}
+
+// How long a model was trained, and when its validation loss was least.
+nlohmann::json epochs_of(const nlohmann::json& manifest)
+{
+    const auto& content = manifest.at("content");
+    const auto an_epoch = std::stod(content.at("metadata").value("steps_per_epoch", "1"));
+    const auto epochs = [&](const nlohmann::json& steps) { return steps.get<double>() / an_epoch; };
+    const auto& best =
+        content.contains("validation") ? content.at("validation").at("step") : content.at("steps");
+    return {{"trained", epochs(content.at("steps"))}, {"best", epochs(best)}};
 }
 
 // Rows of a catalogue that have both modalities, by id: (id, row), ascending.
@@ -91,6 +108,10 @@ void bind(config::Section options, Options& o)
                 runtime_only())
         .option("compare", o.compare,
                 "stores of embeddings of the same galaxies by other models: NAME=FOLDER,...", runtime_only())
+        .option("supervised", o.supervised,
+                "models of astroclip-train-supervised, which predict the redshift or properties: "
+                "NAME=FOLDER,...; one NAME may have a model for each",
+                runtime_only())
         .option("output", o.output, "folder to publish", runtime_only())
         .option("label-columns", o.label_columns, "properties to predict, separated by commas")
         .option("match-radius", o.match_radius_arcsec, "of labels by position [arcsec]",
@@ -109,17 +130,6 @@ void bind(config::Section options, Options& o)
                 at_least(2))
         .option("pixel-components", o.pixel_components, "principal components of those pixels", at_least(1))
         .option("trust", o.trust, "believe the hashes of the inputs without computing them", runtime_only());
-}
-
-std::vector<std::string> split_list(const std::string& text)
-{
-    std::vector<std::string> parts;
-    for (std::size_t begin = 0; begin < text.size();) {
-        const auto end = std::min(text.find(',', begin), text.size());
-        parts.push_back(text.substr(begin, end - begin));
-        begin = end + 1;
-    }
-    return parts;
 }
 
 Sample::Sample(const data::Galaxies& galaxies, const store::Reader& embeddings)
@@ -155,78 +165,6 @@ void Sample::add(std::int64_t each, const data::Galaxy& galaxy,
     spectrum_row.push_back(galaxy.spectrum_row);
 }
 
-Labels::Labels(const std::string& path, const Sample& sample, double radius_arcsec)
-    : table_(survey::Table::open(path)), row_(sample.object_id.size(), -1)
-{
-    if (const auto key = table_->first_of({"object_id", "TARGETID"}); !key.empty()) {
-        match_by_id(key, sample);
-    } else {
-        match_by_position(sample, radius_arcsec);
-    }
-    const auto matched = std::count_if(row_.begin(), row_.end(), [](auto row) { return row >= 0; });
-    if (matched == 0) {
-        throw DataError(path, fmt::format("none of its {} rows is one of the {} galaxies with both "
-                                          "embeddings: another survey, or other ids?",
-                                          table_->rows(), sample.size()));
-    }
-}
-
-void Labels::match_by_id(const std::string& key, const Sample& sample)
-{
-    const auto ids = table_->integers(key);
-    std::map<std::int64_t, std::int64_t> row_of;
-    for (std::size_t row = 0; row < ids.size(); ++row) {
-        repeated_ += !row_of.emplace(ids[row], static_cast<std::int64_t>(row)).second;
-    }
-    for (std::size_t i = 0; i < row_.size(); ++i) {
-        const auto found = row_of.find(sample.object_id[i]);
-        if (found != row_of.end()) row_[i] = found->second;
-    }
-}
-
-void Labels::match_by_position(const Sample& sample, double radius_arcsec)
-{
-    const auto ra = table_->first_of({"ra", "target_ra"}), dec = table_->first_of({"dec", "target_dec"});
-    if (ra.empty() || dec.empty()) {
-        throw DataError(table_->path(),
-                        "has neither a column object_id or TARGETID, nor ra and dec (degrees ICRS)");
-    }
-    survey::Sources ours{sample.object_id, sample.ra, sample.dec}, theirs;
-    theirs.ra = table_->numbers(ra);
-    theirs.dec = table_->numbers(dec);
-    for (std::int64_t row = 0; row < table_->rows(); ++row) theirs.object_id.push_back(row);
-    for (const auto& match : survey::match_on_sky(ours, theirs, radius_arcsec)) {
-        row_[static_cast<std::size_t>(match.first)] = match.second;
-    }
-}
-
-std::vector<double> Labels::of(const std::string& column) const
-{
-    const bool derived = column == "LOG_SSFR" && !has(column) && has("AVG_SFR");
-    if (derived) {
-        auto values = of("AVG_SFR");
-        const auto mass = of("LOG_MSTAR");
-        for (std::size_t i = 0; i < values.size(); ++i) {
-            values[i] = values[i] > 0 ? std::log10(values[i]) - mass[i] : nan;
-        }
-        return values;
-    }
-    const bool own_name = column == "LOG_MSTAR" && !has(column) && has("PROVABGS_LOGMSTAR_BF");
-    const auto all = table_->numbers(own_name ? "PROVABGS_LOGMSTAR_BF" : column);
-    std::vector<double> values;
-    for (const auto row : row_) {
-        values.push_back(row >= 0 && std::isfinite(all[row]) ? all[row] : nan);
-    }
-    return values;
-}
-
-nlohmann::json Labels::facts() const
-{
-    return {{"rows", table_->rows()},
-            {"matched", std::count_if(row_.begin(), row_.end(), [](auto row) { return row >= 0; })},
-            {"repeated_rows", repeated_}};
-}
-
 Inputs::Inputs(const Options& o, at::Device device, std::uint64_t seed)
     : galaxies(data::Stores{required(o.images, "images"), required(o.spectra, "spectra"),
                             required(o.pairs, "pairs"), o.trust}),
@@ -244,19 +182,20 @@ Inputs::Inputs(const Options& o, at::Device device, std::uint64_t seed)
     }
     read_labels(o);
     open_comparisons(o);
+    open_supervised(o, device);
 }
 
 void Inputs::read_labels(const Options& o)
 {
     if (!o.morphology.empty()) {
-        votes = std::make_unique<Labels>(o.morphology, sample, o.match_radius_arcsec);
+        votes = std::make_unique<stage::Labels>(o.morphology, sample.sources(), o.match_radius_arcsec);
     }
     if (o.labels.empty()) {
         return;
     }
-    const Labels labels(o.labels, sample, o.match_radius_arcsec);
+    const stage::Labels labels(o.labels, sample.sources(), o.match_radius_arcsec);
     label_facts = labels.facts();
-    for (const auto& name : split_list(o.label_columns)) {
+    for (const auto& name : stage::split_list(o.label_columns)) {
         properties.push_back({name, labels.of(name)});
         const auto& truth = properties.back().truth;
         const auto known =
@@ -273,13 +212,8 @@ void Inputs::read_labels(const Options& o)
 // The rows of another catalogue that hold our sample, all of it.
 void Inputs::open_comparisons(const Options& o)
 {
-    for (const auto& word : split_list(o.compare)) {
-        const auto equals = word.find('=');
-        if (equals == std::string::npos || equals == 0) {
-            throw ConfigError(fmt::format("'compare': NAME=FOLDER expected, found '{}'", word));
-        }
-        Comparison one{
-            word.substr(0, equals), store::Reader(word.substr(equals + 1), "embeddings", o.trust), {}};
+    for (const auto& [name, folder] : named_folders("compare", o.compare)) {
+        Comparison one{name, store::Reader(folder, "embeddings", o.trust), {}};
         const auto rows = complete_rows(one.embeddings, {});
         for (const auto id : sample.object_id) {
             const auto found = std::lower_bound(rows.begin(), rows.end(), std::pair(id, std::int64_t{-1}));
@@ -293,14 +227,45 @@ void Inputs::open_comparisons(const Options& o)
     }
 }
 
+// Models that were trained by our split: what they are asked for, they never saw.
+void Inputs::open_supervised(const Options& o, at::Device device)
+{
+    std::set<std::string> predicted;
+    for (const auto& [name, folder] : named_folders("supervised", o.supervised)) {
+        const auto manifest = store::read_manifest(folder);
+        const auto made_of = manifest.at("request").value("inputs", nlohmann::json::object());
+        if (made_of.value("pairs", "") != galaxies.content_ids().value("pairs", "")) {
+            throw DataError(folder, fmt::format("was trained with other pairs than {}: it may have seen the "
+                                                "galaxies that it would be asked for",
+                                                o.pairs));
+        }
+        const nn::WeightsFile file(folder + "/model.safetensors");
+        Supervised one{name, store::content_id(folder), nn::load_regressor(file),
+                       data::centre_view_config(file.metadata(), "", {}), epochs_of(manifest)};
+        one.name += " " + one.model->config().modality;
+        for (const auto& target : one.model->config().targets) {
+            if (!predicted.insert(one.name + "/" + target).second) {
+                throw ConfigError(
+                    fmt::format("'supervised': two models called '{}' predict '{}'", name, target));
+            }
+        }
+        one.model->to(device);
+        supervised.push_back(std::move(one));
+    }
+}
+
 nlohmann::json Inputs::ids(const Options& o) const
 {
     auto all = galaxies.content_ids();
     all["embeddings"] = embeddings.content_id();
     if (untrained) all["model"] = store::content_id(o.model);
-    if (!o.labels.empty()) all["labels"] = digest_of_file(o.labels);
-    if (!o.morphology.empty()) all["morphology"] = digest_of_file(o.morphology);
+    if (!o.labels.empty()) all["labels"] = stage::digest_of_file(o.labels);
+    if (!o.morphology.empty()) all["morphology"] = stage::digest_of_file(o.morphology);
     for (const auto& one : comparisons) all["compare " + one.name] = one.embeddings.content_id();
+    for (const auto& one : supervised) {
+        all[fmt::format("supervised {} {}", one.name, fmt::join(one.model->config().targets, ","))] =
+            one.content_id;
+    }
     return all;
 }
 

@@ -10,14 +10,16 @@
 
 #include "config/options.hpp"
 #include "data/batches.hpp"
+#include "data/image_views.hpp"
 #include "nn/encoder.hpp"
+#include "nn/regressor.hpp"
+#include "stages/labels.hpp"
 #include "store/reader.hpp"
-#include "survey/table.hpp"
 
 namespace astroclip::evaluate {
 
 struct Options {
-    std::string embeddings, images, spectra, pairs, model, labels, morphology, compare, output;
+    std::string embeddings, images, spectra, pairs, model, labels, morphology, compare, supervised, output;
     std::string label_columns = "LOG_MSTAR,Z_MW,TAGE_MW,LOG_SSFR";
     std::string label_fractions = "0.01,0.03,0.1,0.3";
     double match_radius_arcsec = 0.5;
@@ -33,8 +35,6 @@ struct Options {
 };
 void bind(config::Section options, Options& o);
 
-std::vector<std::string> split_list(const std::string& text);  // at commas
-
 // The galaxies with both modalities that are in the catalogue: first those trained on, then those held out.
 struct Sample {
     std::vector<std::int64_t> number;         // in Galaxies
@@ -45,6 +45,8 @@ struct Sample {
 
     std::int64_t size() const { return static_cast<std::int64_t>(number.size()); }
     std::int64_t test() const { return size() - train; }
+
+    survey::Sources sources() const { return {object_id, ra, dec}; }
 
     // Throws DataError if either side is empty.
     Sample(const data::Galaxies& galaxies, const store::Reader& embeddings);
@@ -60,34 +62,19 @@ struct Target {
     std::vector<double> truth;
 };
 
-// A user's table of labels (FITS, CSV or HDF5), by object_id or TARGETID or else by position. Of several rows
-// for one galaxy the first counts. DataError if it has neither, or no galaxy of the sample.
-class Labels {
-public:
-    Labels(const std::string& path, const Sample& sample, double radius_arcsec);
-
-    bool has(const std::string& column) const { return table_->has(column); }
-    // A value a galaxy of the sample, NaN where there is none; not finite counts as none. Also LOG_SSFR from
-    // AVG_SFR and LOG_MSTAR, and LOG_MSTAR under PROVABGS's own name. DataError with the columns that are
-    // there.
-    std::vector<double> of(const std::string& column) const;
-    // What was found, for the output: rows of the table, galaxies matched, rows beyond the first.
-    nlohmann::json facts() const;
-
-private:
-    void match_by_id(const std::string& key, const Sample& sample);
-    void match_by_position(const Sample& sample, double radius_arcsec);
-
-    std::unique_ptr<survey::Table> table_;
-    std::vector<std::int64_t> row_;  // of each galaxy, -1: none
-    std::int64_t repeated_ = 0;
-};
-
 // Embeddings of other models, of the same galaxies (a row each of the same sample).
 struct Comparison {
     std::string name;
     store::Reader embeddings;
     std::vector<std::int64_t> row;
+};
+
+// A network that astroclip-train-supervised trained on labels.
+struct Supervised {
+    std::string name, content_id;
+    nn::Regressor model;
+    data::CentreViewConfig view;  // how it sees images
+    nlohmann::json epochs;        // "trained", and the "best" by its validation loss, which this is
 };
 
 struct Inputs {
@@ -97,8 +84,9 @@ struct Inputs {
     Sample sample;
     std::vector<Target> properties;
     nlohmann::json label_facts;
-    std::unique_ptr<Labels> votes;  // null: no morphology was given
+    std::unique_ptr<stage::Labels> votes;  // null: no morphology was given
     std::vector<Comparison> comparisons;
+    std::vector<Supervised> supervised;
     std::vector<double> label_shares;  // of the training labels, for curves
 
     Inputs(const Options& o, at::Device device, std::uint64_t seed);
@@ -110,6 +98,7 @@ private:
     void require_source_of_embeddings() const;
     void read_labels(const Options& o);
     void open_comparisons(const Options& o);
+    void open_supervised(const Options& o, at::Device device);
 };
 
 }  // namespace astroclip::evaluate

@@ -28,8 +28,8 @@ constexpr std::array<PublishedRow, 9> published{{
     {"photometry", "MLP", "supervised", "magnitudes", 0.68, 0.42, nan},
 }};
 
-// Our figures of one description; null where there are none. Photometry is the trained network.
-nlohmann::json our_figures(const std::string& features, const nlohmann::json& scores)
+// Our figures of one description; null where there are none. `kind`: of the tables.
+nlohmann::json our_figures(const std::string& features, const std::string& kind, const nlohmann::json& scores)
 {
     const auto find = [](const nlohmann::json& table, std::initializer_list<std::string> keys) {
         const auto* at = &table;
@@ -39,10 +39,15 @@ nlohmann::json our_figures(const std::string& features, const nlohmann::json& sc
         }
         return *at;
     };
-    const std::string kind = features == "magnitudes" ? "_few_shot" : "";
     return {{"redshift", find(scores, {"photo_z" + kind, features})},
             {"properties", find(scores, {"properties" + kind, "mean", features})},
             {"morphology", find(scores, {"morphology", "mean", features})}};
+}
+
+// Neighbours in an embedding; networks trained on labels, of which that on photometry is one of the small.
+std::string kind_of(const std::string& type, const std::string& source)
+{
+    return type != "supervised" ? "" : source == "photometry" ? "_few_shot" : "_supervised";
 }
 
 }  // namespace
@@ -56,20 +61,24 @@ nlohmann::json published_table(const Case& of, const nlohmann::json& scores)
             {{"source", row.source},
              {"model", row.model},
              {"type", row.type},
-             {"ours", our_figures(row.ours, scores)},
+             {"ours", our_figures(row.ours, kind_of(row.type, row.source), scores)},
              {"published",
               {{"redshift", row.redshift}, {"properties", row.properties}, {"morphology", row.morphology}}}});
         placed.emplace_back(row.ours);
     }
+    const auto add = [&](const std::string& source, const std::string& name, const std::string& type) {
+        if (std::find(placed.begin(), placed.end(), name) != placed.end()) return;
+        table.push_back({{"source", source},
+                         {"model", name},
+                         {"type", type},
+                         {"ours", our_figures(name, kind_of(type, source), scores)},
+                         {"published", nullptr}});
+        placed.push_back(name);
+    };
     for (const auto& each : of.features) {
-        if (std::find(placed.begin(), placed.end(), each.name) == placed.end()) {
-            table.push_back({{"source", each.source},
-                             {"model", each.name},
-                             {"type", each.embedding ? "zero-shot" : "no learning"},
-                             {"ours", our_figures(each.name, scores)},
-                             {"published", nullptr}});
-        }
+        add(each.source, each.name, each.embedding ? "zero-shot" : "no learning");
     }
+    for (const auto& one : of.learned) add(one.source, one.name, "supervised");
     return table;
 }
 

@@ -43,20 +43,32 @@ catalogue::FewShotConfig network_for(const Features& features, std::size_t targe
     return config;
 }
 
-// Predictions [test, targets] of every description by a small network.
-std::vector<at::Tensor> by_networks(const std::vector<Target>& targets, const Rows& rows, const Case& of)
+// Predictions [test, targets] of a description by a small network, and how long it was trained.
+struct ByNetwork {
+    at::Tensor predicted;
+    nlohmann::json epochs;
+};
+
+// Of every description.
+std::vector<ByNetwork> by_networks(const std::vector<Target>& targets, const Rows& rows, const Case& of)
 {
     const auto results = shared_out(of.world(), of.features.size(), [&](std::size_t job) {
         const auto& features = of.features[job];
-        return flat(catalogue::few_shot_regression(
+        const auto found = catalogue::few_shot_regression(
             chosen(features.values, rows.train), truth_of(targets, rows.train),
-            chosen(features.values, rows.test), network_for(features, targets.size(), of)));
+            chosen(features.values, rows.test), network_for(features, targets.size(), of));
+        auto values = flat(found.predicted);
+        values.push_back(found.epoch);
+        return values;
     });
-    std::vector<at::Tensor> predicted;
-    for (const auto& result : results) {
-        predicted.push_back(at::tensor(result, at::kDouble).view({-1, std::ssize(targets)}));
+    std::vector<ByNetwork> all;
+    for (std::size_t i = 0; i < results.size(); ++i) {
+        const auto values = at::tensor(results[i], at::kDouble);
+        const auto trained = network_for(of.features[i], targets.size(), of).epochs;
+        all.push_back({values.slice(0, 0, -1).view({-1, std::ssize(targets)}),
+                       {{"trained", trained}, {"best", results[i].back()}}});
     }
-    return predicted;
+    return all;
 }
 
 // Every property and their mean, of one description.
@@ -72,16 +84,36 @@ void add_property_scores(nlohmann::json& scores, const std::string& features,
     scores["mean"][features] = mean_score(truth, predicted, of);
 }
 
+// Those of the properties that a network trained on labels predicts, and the mean if it predicts all.
+void add_learned_scores(nlohmann::json& scores, const Learned& learned, const std::vector<Target>& targets,
+                        const at::Tensor& truth, const std::vector<std::int64_t>& rows, const Case& of)
+{
+    std::vector<at::Tensor> columns;
+    for (std::size_t i = 0; i < targets.size(); ++i) {
+        const auto predicted = learned.of(targets[i].name, rows);
+        if (predicted.empty()) continue;
+        scores[targets[i].name][learned.name] =
+            score(column(truth, static_cast<std::int64_t>(i)), predicted, false, of);
+        columns.push_back(at::tensor(predicted, at::kDouble));
+    }
+    if (columns.size() == targets.size()) {
+        auto& mean = scores["mean"][learned.name];
+        mean = mean_score(truth, at::stack(columns, 1), of);
+        mean["epochs"] = learned.epochs;
+    }
+}
+
+// `predictions`: by name.
 std::string predictions_csv(const Case& of, const Rows& rows, const std::vector<double>& truth,
-                            const std::vector<std::vector<double>>& predictions)
+                            const std::vector<std::pair<std::string, std::vector<double>>>& predictions)
 {
     std::string csv = "object_id,z_true";
-    for (const auto& each : of.features) csv += "," + each.name;
+    for (const auto& [name, values] : predictions) csv += "," + name;
     csv += "\n";
     for (std::size_t i = 0; i < truth.size(); ++i) {
         csv +=
             fmt::format("{},{:.8f}", of.sample().object_id[static_cast<std::size_t>(rows.test[i])], truth[i]);
-        for (const auto& values : predictions) csv += fmt::format(",{:.8f}", values[i]);
+        for (const auto& [name, values] : predictions) csv += fmt::format(",{:.8f}", values[i]);
         csv += "\n";
     }
     return csv;
@@ -114,16 +146,25 @@ Redshifts redshifts(const Case& of)
         return result;
     }
     const auto truth = chosen(target[0].truth, rows.test);
-    std::vector<std::vector<double>> predictions;
+    std::vector<std::pair<std::string, std::vector<double>>> predictions;
     for (const auto& each : of.features) {
-        predictions.push_back(column(by_neighbours(each, target, rows, of), 0));
-        result.neighbours[each.name] = score(truth, predictions.back(), true, of);
+        predictions.emplace_back(each.name, column(by_neighbours(each, target, rows, of), 0));
+        result.neighbours[each.name] = score(truth, predictions.back().second, true, of);
+    }
+    for (const auto& one : of.learned) {
+        const auto predicted = one.of("redshift", rows.test);
+        if (predicted.empty()) continue;
+        predictions.emplace_back(one.name, predicted);
+        result.supervised[one.name] = score(truth, predicted, true, of);
+        result.supervised[one.name]["epochs"] = one.epochs;
     }
     result.csv = predictions_csv(of, rows, truth, predictions);
     if (of.o.few_shot_epochs > 0) {
         const auto learned = by_networks(target, rows, of);
         for (std::size_t i = 0; i < learned.size(); ++i) {
-            result.few_shot[of.features[i].name] = score(truth, column(learned[i], 0), true, of);
+            auto& scores = result.few_shot[of.features[i].name];
+            scores = score(truth, column(learned[i].predicted, 0), true, of);
+            scores["epochs"] = learned[i].epochs;
         }
     }
     return result;
@@ -149,8 +190,13 @@ Properties properties(const Case& of)
     if (of.o.few_shot_epochs > 0) {
         const auto learned = by_networks(targets, rows, of);
         for (std::size_t i = 0; i < learned.size(); ++i) {
-            add_property_scores(result.few_shot, of.features[i].name, targets, truth, learned[i], of);
+            const auto& name = of.features[i].name;
+            add_property_scores(result.few_shot, name, targets, truth, learned[i].predicted, of);
+            result.few_shot["mean"][name]["epochs"] = learned[i].epochs;
         }
+    }
+    for (const auto& one : of.learned) {
+        add_learned_scores(result.supervised, one, targets, truth, rows.test, of);
     }
     return result;
 }
@@ -199,13 +245,13 @@ nlohmann::json label_curves(const Case& of)
         for (const auto share : shares) {
             const Rows rows{part_of(all.train, share, of), all.test};
             const auto learned =
-                of.o.few_shot_epochs > 0 ? by_networks(targets, rows, of) : std::vector<at::Tensor>();
+                of.o.few_shot_epochs > 0 ? by_networks(targets, rows, of) : std::vector<ByNetwork>();
             for (std::size_t i = 0; i < of.features.size(); ++i) {
                 const auto& each = of.features[i];
                 if (!each.embedding && each.source != "photometry") continue;
                 nlohmann::json point = {{"labels", rows.train.size()}, {"share", share}};
                 point["r2"] = mean_r2(truth, by_neighbours(each, targets, rows, of));
-                if (!learned.empty()) point["few_shot_r2"] = mean_r2(truth, learned[i]);
+                if (!learned.empty()) point["few_shot_r2"] = mean_r2(truth, learned[i].predicted);
                 curves[what][each.name].push_back(point);
             }
         }

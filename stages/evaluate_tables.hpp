@@ -9,17 +9,24 @@
 // The tables of the evaluation, each a part of evaluation.json. All are collective and the same on all ranks.
 namespace astroclip::evaluate {
 
-// Redshifts by nearest neighbours, by name of the features, and by small networks; the table of predictions
-// behind the scatter plots.
+// What the networks trained on labels predict of the held-out galaxies. Throws NumericsError if it is not
+// finite.
+std::vector<Learned> learned_predictions(const Inputs& inputs, const stage::Compute& compute,
+                                         stage::Context& context);
+
+// Redshifts by nearest neighbours, by name of the features, by small networks, and by networks trained on
+// labels; the table of predictions behind the scatter plots.
 struct Redshifts {
-    nlohmann::json neighbours = nlohmann::json::object(), few_shot = nlohmann::json::object();
+    nlohmann::json neighbours = nlohmann::json::object(), few_shot = nlohmann::json::object(),
+                   supervised = nlohmann::json::object();
     std::string csv;
 };
 Redshifts redshifts(const Case& of);
 
 // {property: {features: scores}}, and under "mean" the mean over the properties.
 struct Properties {
-    nlohmann::json neighbours = nlohmann::json::object(), few_shot = nlohmann::json::object();
+    nlohmann::json neighbours = nlohmann::json::object(), few_shot = nlohmann::json::object(),
+                   supervised = nlohmann::json::object();
 };
 Properties properties(const Case& of);
 

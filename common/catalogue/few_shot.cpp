@@ -9,8 +9,8 @@
 
 namespace astroclip::catalogue {
 
-at::Tensor few_shot_regression(const at::Tensor& train, const at::Tensor& targets, const at::Tensor& query,
-                               const FewShotConfig& config)
+FewShot few_shot_regression(const at::Tensor& train, const at::Tensor& targets, const at::Tensor& query,
+                            const FewShotConfig& config)
 {
     if (train.size(0) == 0) {
         throw DataError("few-shot regression", "the training set is empty");
@@ -47,7 +47,7 @@ at::Tensor few_shot_regression(const at::Tensor& train, const at::Tensor& target
     if (!predicted.isfinite().all().item<bool>()) {
         throw NumericsError("few-shot regression: the predictions are not finite");
     }
-    return predicted * y_scale.std + y_scale.mean;
+    return {predicted * y_scale.std + y_scale.mean, chooses ? best.epoch() + 1 : config.epochs};
 }
 
 }  // namespace astroclip::catalogue

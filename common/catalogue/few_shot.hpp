@@ -24,10 +24,14 @@ struct FewShotConfig {
 // Features and targets are standardised by the training set (population deviation), the loss is their mean
 // squared error, the optimiser Adam. All targets are outputs of one network.
 //
-//   train [n, d], targets [n, p] or [n], query [m, d]; any float type, finite. -> [m, p] float64
+//   train [n, d], targets [n, p] or [n], query [m, d]; any float type, finite
 //   Throws DataError for an empty training set; NumericsError if the predictions, or all epochs' losses, are
 //   not finite.
-at::Tensor few_shot_regression(const at::Tensor& train, const at::Tensor& targets, const at::Tensor& query,
-                               const FewShotConfig& config);
+struct FewShot {
+    at::Tensor predicted;  // [m, p] float64
+    int epoch;             // whose weights these are, from 1
+};
+FewShot few_shot_regression(const at::Tensor& train, const at::Tensor& targets, const at::Tensor& query,
+                            const FewShotConfig& config);
 
 }  // namespace astroclip::catalogue

@@ -22,9 +22,10 @@ namespace po = boost::program_options;
 namespace {
 
 // Every section that a configuration file of the pipeline may hold.
-const std::vector<std::string> known_sections = {"run",   "simulate", "ingest-images",  "ingest-spectra",
-                                                 "match", "embed",    "pretrain-image", "pretrain-spectrum",
-                                                 "align", "search",   "evaluate"};
+const std::vector<std::string> known_sections = {
+    "run",    "simulate",       "ingest-images",     "ingest-spectra", "match",
+    "embed",  "pretrain-image", "pretrain-spectrum", "align",          "train-supervised",
+    "search", "evaluate"};
 
 bool is_driver_key(const std::string& key)
 {

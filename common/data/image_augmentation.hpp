@@ -48,6 +48,12 @@ at::Tensor added_sigma(const at::Tensor& sigma_true, const at::Tensor& sigma_fin
 //   sigma  [B, C] pixels; a band with sigma 0 is returned unchanged
 at::Tensor gaussian_blur(const at::Tensor& image, const at::Tensor& sigma);
 
+// Gaussian blur by a kernel of 3 x 3 pixels, however wide sigma is, weights normalised, border mirrored at
+// the last pixel's centre (c b | a b c d | c b): torchvision's GaussianBlur(3).
+//
+//   image  [B, C, H, W], 2 pixels or more on a side    sigma  [B], or [1] for all, pixels, > 0
+at::Tensor blur_by_three(const at::Tensor& image, const at::Tensor& sigma);
+
 // image + sigma · unit_normals; sigma [B, C] nanomaggy per pixel, unit_normals like image.
 at::Tensor add_noise(const at::Tensor& image, const at::Tensor& sigma, const at::Tensor& unit_normals);
 

@@ -136,6 +136,22 @@ at::Tensor random_flips(const at::Tensor& image, std::span<const std::int64_t> o
     return at::where(where[1], turned.flip({3}), turned);
 }
 
+at::Tensor flip_and_blur(const at::Tensor& image, std::vector<Random> draws)
+{
+    const c10::impl::ExcludeDispatchKeyGuard full_precision(c10::autocast_dispatch_keyset);
+    const auto count = static_cast<std::int64_t>(draws.size());
+    const auto flips = at::empty({2, count, 1, 1, 1}, at::kBool);
+    const auto sigma = at::empty({count}, at::kDouble);
+    for (std::int64_t i = 0; i < count; ++i) {
+        auto& random = draws[static_cast<std::size_t>(i)];
+        for (const auto axis : {0, 1}) flips.data_ptr<bool>()[axis * count + i] = random.uniform() < 0.5;
+        sigma.data_ptr<double>()[i] = random.uniform(0.1, 2.0);
+    }
+    const auto where = flips.to(image.device());
+    const auto mirrored = at::where(where[0], image.flip({3}), image);
+    return blur_by_three(at::where(where[1], mirrored.flip({2}), mirrored), sigma);
+}
+
 at::Tensor centre_view(const at::Tensor& flux, const CentreViewConfig& config)
 {
     const auto cropped = centre_crop(to_rgb(flux, rgb_from_name(config.rgb)), config.crop);

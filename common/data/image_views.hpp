@@ -6,8 +6,10 @@
 #include <map>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "config/options.hpp"
+#include "core/random.hpp"
 
 namespace astroclip::data {
 
@@ -59,5 +61,11 @@ at::Tensor centre_view(const at::Tensor& flux, const CentreViewConfig& config = 
 // epoch, object id) alone: [b, C, H, W] -> the same shape.
 at::Tensor random_flips(const at::Tensor& image, std::span<const std::int64_t> object_ids, std::uint64_t seed,
                         std::uint32_t epoch);
+
+// What the supervised baseline sees in training: turned over along columns and rows with probability ½ each,
+// then blurred by three pixels, sigma uniform between 0.1 and 2 pixels. [b, C, H, W] -> the same shape.
+//
+//   draws  a stream an image, or one for the whole batch
+at::Tensor flip_and_blur(const at::Tensor& image, std::vector<Random> draws);
 
 }  // namespace astroclip::data

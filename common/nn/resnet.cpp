@@ -115,7 +115,12 @@ ResNetImpl::ResNetImpl(const ResNetConfig& config) : config_(config), width_(con
             width_ = steps.back().out;
         }
     }
-    fc_ = register_module("fc", Projection(width_, config.embed_dim));
+    if (config.projection) {
+        projection_ = register_module("fc", Projection(width_, config.embed_dim));
+    } else {
+        const auto start = framework_default(width_);
+        linear_ = register_module("fc", Linear(width_, config.embed_dim, start, start));
+    }
 }
 
 at::Tensor ResNetImpl::stem(const at::Tensor& images) const
@@ -145,6 +150,9 @@ at::Tensor ResNetImpl::features(const at::Tensor& images) const
     return x.mean(at::IntArrayRef({2, 3}));
 }
 
-at::Tensor ResNetImpl::project(const at::Tensor& features) const { return fc_->forward(features); }
+at::Tensor ResNetImpl::project(const at::Tensor& features) const
+{
+    return projection_ ? projection_->forward(features) : linear_->forward(features);
+}
 
 }  // namespace astroclip::nn

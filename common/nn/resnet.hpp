@@ -11,7 +11,8 @@ namespace astroclip::nn {
 struct ResNetConfig {
     int layers = 50;  // 50: bottleneck blocks, 18: basic blocks
     int channels = 3;
-    int embed_dim = 128;  // of the projection that the contrastive loss reads
+    int embed_dim = 128;     // outputs of fc: of the projection that the contrastive loss reads
+    bool projection = true;  // fc is the projection of MoCo v2; false: one linear layer
     int stem_width = 64;  // channels of the first stage; each further one doubles them
 };
 void bind(config::Section options, ResNetConfig& config);
@@ -69,8 +70,8 @@ private:
 };
 TORCH_MODULE(ResNetBlock);
 
-// ResNet under torchvision's names, with the projection of MoCo v2 as its classifier fc (Stein et al. 2021).
-// Starts in training mode, as modules do.
+// ResNet under torchvision's names; its classifier fc is the projection of MoCo v2 (Stein et al. 2021) or, as
+// torchvision's, one linear layer. Starts in training mode, as modules do.
 //
 //   images  [B, channels, H, W] float32
 class ResNetImpl : public torch::nn::Module {
@@ -95,7 +96,8 @@ private:
     Convolution conv1_{nullptr};
     BatchNorm bn1_{nullptr};
     std::vector<ResNetBlock> layers_[stages];
-    Projection fc_{nullptr};
+    Projection projection_{nullptr};  // one of the two is fc
+    Linear linear_{nullptr};
 };
 TORCH_MODULE(ResNet);
 

@@ -29,8 +29,9 @@ struct Known {
 TEST(FewShot, LearnsWhatTheFeaturesTell)
 {
     const Known known;
-    const auto predicted =
+    const auto [predicted, epoch] =
         few_shot_regression(known.train(known.x), known.train(known.y), known.test(known.x), {.epochs = 40});
+    EXPECT_EQ(epoch, 40);
     ASSERT_EQ(predicted.sizes(), (at::IntArrayRef{400, 2}));
     const auto truth = known.test(known.y);
     EXPECT_GT(r2(truth.select(1, 0), predicted.select(1, 0)), 0.9);
@@ -42,7 +43,8 @@ TEST(FewShot, IsAFunctionOfTheSeed)
     const Known known;
     const auto run = [&](std::uint64_t seed) {
         return few_shot_regression(known.train(known.x), known.train(known.y), known.test(known.x),
-                                   {.epochs = 1, .seed = seed});
+                                   {.epochs = 1, .seed = seed})
+            .predicted;
     };
     EXPECT_TRUE(run(1).equal(run(1)));
     EXPECT_FALSE(run(1).equal(run(2)));

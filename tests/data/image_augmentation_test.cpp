@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 
 #include "core/error.hpp"
@@ -123,6 +124,32 @@ TEST(GaussianBlur, DoesNotDependOnTheRestOfTheBatch)
     const auto sigma = 2.0 * test::fill_tensor(4, {90, 3}).to(at::kDouble).abs();
     const auto alone = gaussian_blur(image.narrow(0, 88, 1), sigma.narrow(0, 88, 1));
     EXPECT_TRUE(gaussian_blur(image, sigma)[88].allclose(alone[0], 0, 1e-12));
+}
+
+TEST(BlurByThree, SpreadsAPixelAsAGaussianOfThreeByThreeAndMirrorsTheBorder)
+{
+    auto image = at::zeros({2, 1, 5, 6});
+    image.index_put_({at::tensor({0, 1}), at::tensor({0, 0}), at::tensor({2, 0}), at::tensor({3, 1})},
+                     at::ones({2}));
+    const auto blurred = blur_by_three(image, at::tensor({0.5, 1.0}));
+    const auto weight = [](double sigma) {
+        const auto beside = std::exp(-0.5 / (sigma * sigma));
+        return std::array{1 / (1 + 2 * beside), beside / (1 + 2 * beside)};
+    };
+    const auto near = [&](std::int64_t which, std::int64_t row, std::int64_t column, double expected) {
+        EXPECT_NEAR(blurred[which][0][row][column].item<float>(), expected, 1e-6);
+    };
+    const auto [middle, beside] = weight(0.5);
+    near(0, 2, 3, middle * middle);
+    near(0, 1, 3, middle * beside);
+    near(0, 3, 4, beside * beside);
+    near(0, 2, 5, 0);
+    // The row outside is row 1, the column outside column 1 in which the pixel lies.
+    const auto [centre, side] = weight(1.0);
+    near(1, 0, 1, centre * centre);
+    near(1, 0, 0, centre * 2 * side);
+    near(1, 1, 1, side * centre);
+    EXPECT_NEAR(blur_by_three(at::ones({1, 3, 8, 8}), at::tensor({2.0})).min().item<float>(), 1, 1e-6);
 }
 
 TEST(AddNoise, EqualsThePublishedCode)

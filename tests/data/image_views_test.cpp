@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <numeric>
 #include <vector>
@@ -147,6 +148,28 @@ TEST(RandomFlips, TurnHalfOfTheImagesOverEachWayAsTheirIdsSay)
     }
     EXPECT_TRUE(random_flips(image.narrow(0, 7, 1), std::span(ids).subspan(7, 1), 5, 2)[0].equal(flipped[7]));
     EXPECT_FALSE(random_flips(image, ids, 5, 3).equal(flipped));
+}
+
+TEST(FlipAndBlur, IsOneForTheBatchOrOneForEachImage)
+{
+    const auto images = test::fill_tensor(3, {64, 3, 12, 12});
+    const auto unblurred = [](std::uint64_t object) { return Random(1, "test", 0, object); };
+    std::vector<Random> each;
+    for (std::uint64_t i = 0; i < 64; ++i) each.push_back(unblurred(i));
+    const auto own = flip_and_blur(images, each);
+    const auto together = flip_and_blur(images, {unblurred(7)});
+    EXPECT_TRUE(own[7].allclose(together[7], 1e-6, 1e-6));
+    EXPECT_FALSE(own[8].allclose(together[8], 1e-3, 1e-3));
+    // Of an image whose halves differ, each quarter of the draws turns it each of four ways.
+    auto corner = at::zeros({64, 1, 12, 12});
+    corner.slice(2, 0, 6).slice(3, 0, 6).fill_(1);
+    const auto turned = flip_and_blur(corner, each).flatten(1);
+    std::array<int, 4> ways{};
+    for (std::int64_t i = 0; i < 64; ++i) {
+        const auto at = turned[i].argmax().item<std::int64_t>();
+        ++ways[static_cast<std::size_t>(2 * (at / 12 > 5) + (at % 12 > 5))];
+    }
+    for (const auto count : ways) EXPECT_NEAR(count, 16, 11);  // three deviations of 64 draws
 }
 
 TEST(UnitNormals, HaveTheMomentsOfANormalDistribution)

@@ -118,6 +118,7 @@ def make_evaluation(run, ids, z, random):
         r2 = 1 - np.sum((z[test] - predicted) ** 2) / np.sum((z[test] - z[test].mean()) ** 2)
         scores[name] = {"r2": r2, "r2_low": r2 - 0.05, "r2_high": r2 + 0.04, "sigma_nmad": noise[name], "bias": 0.001,
                         "outlier_fraction": 0.1, "n": len(test)}
+    supervised = {**scores["image"], "epochs": {"trained": 50, "best": 37}}
     one = {"recall_at_1": 0.3, "recall_at_5": 0.6, "recall_at_10": 0.81, "median_rank": 3, "n": len(test), "chance": 0.1667,
            "times_chance": 4.9, "photometry": 0.42, "photometry_median_rank": 14}
     (run / "evaluation").mkdir()
@@ -125,6 +126,8 @@ def make_evaluation(run, ids, z, random):
         "photo_z": scores, "retrieval": {"is": one, "si": one}, "neighbours": 64,
         "photo_z_few_shot": {name: {"r2": 0.71} for name in scores},
         "properties": {"LOG_MSTAR": {"image": {"r2": 0.7}, "spectrum": {"r2": 0.8}}}, "labels": {"left_out": {"LOG_MSTAR": 12}},
+        "photo_z_supervised": {"ResNet18 image": supervised},
+        "properties_supervised": {"LOG_MSTAR": {"ResNet18 image": {"r2": 0.69}}},
         "properties_few_shot": {"LOG_MSTAR": {"image": {"r2": 0.72}, "SpecFormer spectrum": {"r2": None}}},
         "posteriors": {"image": {"nll": 3.2, "nll_std": 0.1, "n": 60, "calibration": {"LOG_MSTAR": {"pit_histogram": [3] * 20}}}},
         "across_modalities": {"image_from_spectrum": {"redshift": {"r2": 0.64}}},
@@ -137,6 +140,8 @@ def make_evaluation(run, ids, z, random):
         "table": [{"source": "image", "model": "AstroCLIP", "type": "zero-shot",
                    "ours": {"redshift": scores["image"], "properties": {"r2": 0.7}, "morphology": {"accuracy": 0.8}},
                    "published": {"redshift": 0.79, "properties": 0.47, "morphology": 0.76}},
+                  {"source": "image", "model": "ResNet18", "type": "supervised", "ours": {"redshift": supervised, "properties": None},
+                   "published": {"redshift": 0.77, "properties": 0.43, "morphology": None}},
                   {"source": "image", "model": "ZooBot", "type": "supervised", "ours": {"redshift": None, "properties": None, "morphology": None},
                    "published": {"redshift": None, "properties": None, "morphology": 0.88}},
                   {"source": "image", "model": "untrained", "type": "no learning", "ours": {"redshift": scores["untrained"]}, "published": None}]}))
@@ -261,6 +266,8 @@ class Report(unittest.TestCase):
         self.assertIn("12 galaxies have no LOG_MSTAR", page)
         self.assertIn("all votes are for one answer", page)
         self.assertIn("<b>0.70</b>", page)
+        self.assertIn("epoch 37 of 50", page)
+        self.assertIn("ResNet18 image, trained on labels", page)
         self.assertNotIn("<b>0.375</b>", page)  # of another model than the published one
         for words in ("attention and tokens", "KoLeo", "held-out galaxies: a pair is on the diagonal", "Logit scale over time",
                       "image head", "coloured by g − r [mag]", "effective rank"):

@@ -201,10 +201,10 @@ def redshift_section(run, evaluation):
         return section("redshift", "Redshifts", "", missing("Not evaluated: the stage evaluate is not complete."))
     k = evaluation.get("neighbours", 64)
     rows = []
-    few_shot = evaluation.get("photo_z_few_shot") or {}
+    few_shot, supervised = (evaluation.get(f"photo_z_{kind}") or {} for kind in ("few_shot", "supervised"))
     present = [name for name in METHODS if name in scores] + [name for name in scores if name not in METHODS]
-    for name in present:
-        one = scores[name]
+    named = [(name, scores[name]) for name in present] + [(f"{name}, trained on labels", one) for name, one in supervised.items()]
+    for name, one in named:
         interval = f"{figure_text(one.get('r2_low'))} – {figure_text(one.get('r2_high'))}"
         rows.append([dotted(name), bold(figure_text(one.get("r2"))), interval, figure_text(few_shot.get(name, {}).get("r2")),
                      figure_text(one.get("sigma_nmad"), 4), figure_text(one.get("bias"), 4),
@@ -217,7 +217,7 @@ def redshift_section(run, evaluation):
              for name in METHODS if name in predictions and name in scores]
     parts.append(grid(drawn) if drawn else missing("The table of predictions is not there."))
     return section("redshift", "Redshifts", f"Predicted for held-out galaxies from the {k} nearest training galaxies, in the "
-                   "embedding and in what needs no learning. The interval is a bootstrap over the held-out galaxies; the lower "
+                   "embedding and in what needs no learning; what was trained on labels predicts by itself. The interval is a bootstrap over the held-out galaxies; the lower "
                    "panels show medians and 68 % bands.", *parts)
 
 
@@ -244,7 +244,8 @@ def retrieval_section(evaluation):
 
 def property_section(evaluation):
     tables = [(title, evaluation.get(key) or {}) for title, key in
-              (("Nearest neighbours", "properties"), ("Small networks (few-shot)", "properties_few_shot"))]
+              (("Nearest neighbours", "properties"), ("Small networks (few-shot)", "properties_few_shot"),
+               ("Trained on labels", "properties_supervised"))]
     tables = [(title, scores) for title, scores in tables if scores]
     if not tables:
         return ""
@@ -315,14 +316,17 @@ def published_section(evaluation):
         value = (one["ours"].get(what) or {}).get(key)
         low, high = ((one["ours"].get(what) or {}).get(f"{key}_{end}") for end in ("low", "high"))
         note = "" if low is None or high is None else f" <small>{figure_text(low, 2)}–{figure_text(high, 2)}</small>"
+        epochs = (one["ours"].get(what) or {}).get("epochs")
+        if epochs:
+            note += f" <small>epoch {figure_text(epochs['best'], 0)} of {figure_text(epochs['trained'], 0)}</small>"
         return "–" if value is None else ("html", f"<b>{figure_text(value, 2)}</b>{note}")
 
     cells = [[one["source"], one["model"], one["type"],
               *(cell for what, key in (("redshift", "r2"), ("properties", "r2"), ("morphology", "accuracy"))
                 for cell in (ours(one, what, key), figure_text((one.get("published") or {}).get(what), 2)))] for one in rows]
     return section("table", "The published table", "R² of redshift, mean R² of the properties, mean accuracy of the questions: ours, and what "
-                   "the authors published on other data, so that the two columns cannot be compared number by number. Brackets: 95 % "
-                   "bootstrap intervals.",
+                   "the authors published on other data, so that the two columns cannot be compared number by number. Small: 95 % "
+                   "bootstrap intervals, and for networks trained on labels the epoch of their least validation loss.",
                    table(("source", "model", "type", "redshift", "published", "properties", "published", "morphology", "published"), cells, "left"))
 
 
