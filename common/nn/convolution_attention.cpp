@@ -58,16 +58,18 @@ at::Tensor ConvolutionAttentionImpl::forward(const at::Tensor& flux) const
         throw DataError("spectra",
                         fmt::format("shape [{}], expected [batch, samples]", fmt::join(flux.sizes(), ", ")));
     }
+    const auto type = flux.scalar_type();  // of all but matrix products, under autocast
     auto x = flux.unsqueeze(1);
     for (std::size_t i = 0; i < convolutions; ++i) {
-        x = at::instance_norm(steps_[i].first->forward(x), {}, {}, {}, {}, true, 0.1, 1e-5, false);
+        x = steps_[i].first->forward(x).to(type);
+        x = at::instance_norm(x, {}, {}, {}, {}, true, 0.1, 1e-5, false);
         x = steps_[i].second->forward(x);
         if (i + 1 < convolutions) x = at::max_pool1d(x, kernels[i], kernels[i], kernels[i] / 2);
     }
     const auto halves = x.chunk(2, 1);
     x = (halves[0] * halves[1].softmax(2)).sum(2);
     for (const auto& [linear, slope] : hidden_) {
-        x = slope->forward(linear->forward(x));
+        x = slope->forward(linear->forward(x).to(type));
     }
     return output_->forward(x);
 }

@@ -119,6 +119,21 @@ TEST_F(Supervised, OnSpectraGivesTheSameLossesOnAnyNumberOfRanks)
     expect_same_losses_alone_and_together(1e-4);
 }
 
+TEST_F(Supervised, InBfloat16IsNearToFloat32)
+{
+    for (const auto* modality : {"image", "spectrum"}) {
+        config_.modality = modality;
+        const auto loss = [&](const char* precision) {
+            const auto name = std::string(modality) + precision;
+            return train_in(name, ranks_, labelled(), {.steps = 1, .precision = precision})
+                .front()
+                .at("loss")
+                .get<double>();
+        };
+        EXPECT_NEAR(loss("bf16") / loss("fp32"), 1, 0.1) << modality;  // 8 bits of mantissa, 18 layers
+    }
+}
+
 TEST_F(Supervised, GoesOnAfterAKillAndEndsWithTheSameBits)
 {
     const train::TrainerConfig steps{.steps = 5}, often{.steps = 5, .checkpoint_steps = 2};
