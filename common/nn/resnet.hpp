@@ -13,7 +13,7 @@ struct ResNetConfig {
     int channels = 3;
     int embed_dim = 128;     // outputs of fc: of the projection that the contrastive loss reads
     bool projection = true;  // fc is the projection of MoCo v2; false: one linear layer
-    int stem_width = 64;  // channels of the first stage; each further one doubles them
+    int stem_width = 64;     // channels of the first stage; each further one doubles them
 };
 void bind(config::Section options, ResNetConfig& config);
 
