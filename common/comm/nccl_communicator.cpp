@@ -7,25 +7,43 @@
 #include <chrono>
 #include <cstring>
 #include <exception>
+#include <mutex>
 #include <thread>
 #include <vector>
 
 #include "comm/communicator.hpp"
 #include "comm/room_for_all.hpp"
+#include "comm/watchdog.hpp"
 #include "core/heartbeat.hpp"
 
 // NCCL backend: one rank a GPU. Communicators are non-blocking, so every call may return ncclInProgress and
-// is followed until it is done; an error aborts the communicator (never destroys it) and is thrown as
-// PeerLost. All collectives run on one stream, since those of one communicator must run in the same order on
-// all ranks; events order it with the stream that computes.
+// is followed until it is done; an error aborts the communicator (never destroys it) and is thrown. An error
+// that comes up while a stream runs, and no call is made, is found by the watchdog. All collectives run on
+// one stream, since those of one communicator must run in the same order on all ranks; events order it with
+// the stream that computes.
 namespace astroclip::comm {
 namespace {
 
 void check_cuda(cudaError_t code, const char* call)
 {
-    if (code != cudaSuccess) {
-        throw PeerLost(fmt::format("{} failed: {}", call, cudaGetErrorString(code)));
+    if (code == cudaSuccess) {
+        return;
     }
+    const auto text = fmt::format("{} failed: {}", call, cudaGetErrorString(code));
+    if (code == cudaErrorECCUncorrectable || code == cudaErrorDevicesUnavailable) {  // a GPU is lost
+        throw PeerLost(text);
+    }
+    throw InternalError(text);
+}
+
+// A rank, the network or a GPU is lost, and another try may do; anything else is a wrong call of ours.
+[[noreturn]] void fail(ncclResult_t result, const char* call, const std::string& reason = "")
+{
+    const auto text = fmt::format("{} failed: {} {}", call, ncclGetErrorString(result), reason);
+    if (result == ncclRemoteError || result == ncclSystemError || result == ncclUnhandledCudaError) {
+        throw PeerLost(text);
+    }
+    throw InternalError(text);
 }
 
 ncclDataType_t type_of(at::ScalarType type)
@@ -111,24 +129,30 @@ public:
           lane_(c10::cuda::getStreamFromPool(true, device.index()))
     {
         ncclUniqueId id{};
-        world.on_root([&] { require(ncclGetUniqueId(&id), "ncclGetUniqueId"); });
+        world.on_root([&] {
+            if (const auto result = ncclGetUniqueId(&id); result != ncclSuccess) {
+                fail(result, "ncclGetUniqueId");
+            }
+        });
         const auto bytes = world.broadcast(std::string(id.internal, sizeof id.internal));
         std::memcpy(id.internal, bytes.data(), sizeof id.internal);
 
         ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
         config.blocking = 0;
-        follow(ncclCommInitRankConfig(&comm_, world.size(), id, world.rank(), &config),
-               "ncclCommInitRankConfig");
+        call("ncclCommInitRankConfig",
+             [&] { return ncclCommInitRankConfig(&comm_, world.size(), id, world.rank(), &config); });
     }
 
     ~NcclCommunicator() override
     {
+        const std::lock_guard lock(calling_);
         if (comm_ == nullptr) {
             return;
         }
         if (std::uncaught_exceptions() >
             exceptions_) {  // the others are elsewhere: finalizing would wait for them
             ncclCommAbort(comm_);
+            comm_ = nullptr;
             return;
         }
         // Finalize is non-blocking too; a communicator in error was aborted and is null here.
@@ -137,6 +161,7 @@ public:
             std::this_thread::sleep_for(std::chrono::milliseconds(1));
         }
         state == ncclSuccess ? ncclCommDestroy(comm_) : ncclCommAbort(comm_);
+        comm_ = nullptr;
     }
 
     int rank() const override { return world_.rank(); }
@@ -163,7 +188,7 @@ public:
     {
         require_own(tensor);
         order(current(), lane_);
-        follow(sum(tensor, lane_), "ncclAllReduce");
+        call("ncclAllReduce", [&] { return sum(tensor, lane_); });
         return std::make_unique<StreamWork>(std::vector{tensor}, lane_);
     }
 
@@ -180,7 +205,7 @@ public:
         require_own(tensor);
         all = room_for_all(tensor, size());
         order(current(), lane_);
-        follow(gather(tensor, all, lane_), "ncclAllGather");
+        call("ncclAllGather", [&] { return gather(tensor, all, lane_); });
         return std::make_unique<StreamWork>(std::vector{tensor, all}, lane_);
     }
 
@@ -232,28 +257,24 @@ private:
 
     // After what is queued on the current stream, and before what will be.
     template <typename Collective>
-    void in_order(const char* call, const Collective& collective)
+    void in_order(const char* name, const Collective& collective)
     {
         order(current(), lane_);
-        follow(collective(lane_), call);
+        call(name, [&] { return collective(lane_); });
         order(lane_, current());
     }
 
-    static void require(ncclResult_t result, const char* call)
+    // Calls NCCL, and waits while the call is in progress (its enqueueing, not the work on the stream).
+    template <typename Call>
+    void call(const char* name, const Call& nccl)
     {
-        if (result != ncclSuccess) {
-            throw PeerLost(fmt::format("{} failed: {}", call, ncclGetErrorString(result)));
-        }
-    }
-
-    // Waits while the call is in progress (its enqueueing, not the work on the stream).
-    void follow(ncclResult_t result, const char* call)
-    {
-        alive(call);
+        alive(name);
+        const std::lock_guard lock(calling_);
+        auto result = nccl();
         while (result == ncclInProgress) {
             std::this_thread::sleep_for(std::chrono::microseconds(50));
-            if (ncclCommGetAsyncError(comm_, &result) != ncclSuccess) {
-                break;
+            if (const auto asked = ncclCommGetAsyncError(comm_, &result); asked != ncclSuccess) {
+                result = asked;
             }
         }
         if (result == ncclSuccess) {
@@ -264,15 +285,33 @@ private:
             ncclCommAbort(comm_);
             comm_ = nullptr;
         }
-        throw PeerLost(fmt::format("{} failed: {} {}", call, ncclGetErrorString(result), reason));
+        fail(result, name, reason);
+    }
+
+    // For the watchdog. Whoever is calling NCCL meets the error itself.
+    std::string fault()
+    {
+        const std::unique_lock lock(calling_, std::try_to_lock);
+        if (!lock || comm_ == nullptr) {
+            return "";
+        }
+        auto state = ncclSuccess;
+        const auto asked = ncclCommGetAsyncError(comm_, &state);
+        const auto result = asked == ncclSuccess ? state : asked;
+        return result == ncclSuccess || result == ncclInProgress
+                   ? ""
+                   : fmt::format("NCCL lost a collective: {} {}", ncclGetErrorString(result),
+                                 ncclGetLastError(comm_));
     }
 
     const World& world_;
     at::Device device_;
     c10::cuda::CUDAGuard guard_;
     c10::cuda::CUDAStream lane_;
+    std::mutex calling_;  // a communicator is one thread's at a time
     ncclComm_t comm_ = nullptr;
     int exceptions_ = std::uncaught_exceptions();
+    Watched watched_{[this] { return fault(); }};  // the last: gone before what it looks at
 };
 
 }  // namespace

@@ -33,7 +33,40 @@ struct Board {
 
 constexpr double tick_s = 0.25;
 
+struct Faults {
+    std::mutex mutex;
+    std::list<std::function<std::string()>> all;
+};
+
+Faults& faults()
+{
+    static Faults one;
+    return one;
+}
+
 }  // namespace
+
+Watched::Watched(std::function<std::string()> fault)
+{
+    const std::lock_guard lock(faults().mutex);
+    place_ = faults().all.insert(faults().all.end(), std::move(fault));
+}
+
+Watched::~Watched()
+{
+    const std::lock_guard lock(faults().mutex);
+    faults().all.erase(place_);
+}
+
+std::string watched_fault()
+{
+    const std::lock_guard lock(faults().mutex);
+    std::string text;
+    for (auto fault = faults().all.begin(); text.empty() && fault != faults().all.end(); ++fault) {
+        text = (*fault)();
+    }
+    return text;
+}
 
 struct Watchdog::State {
     double timeout_s;
@@ -76,10 +109,10 @@ struct Watchdog::State {
         return text;
     }
 
-    void give_up()
+    void give_up(const std::string& why)
     {
         if (board->claimed.exchange(1) == 0) {
-            report(describe());
+            report(why);
         }
         std::thread([] {
             sleep(5);
@@ -95,7 +128,10 @@ struct Watchdog::State {
         while (!wake.wait_for(lock, std::chrono::duration<double>(tick_s), [this] { return ending; })) {
             write_line();
             if (last_heartbeat().since_s > timeout_s) {
-                give_up();
+                give_up(describe());
+            }
+            if (const auto fault = watched_fault(); !fault.empty()) {
+                give_up(fmt::format("rank {} on {}: {}", rank, host_name(), fault));
             }
         }
     }
