@@ -266,7 +266,8 @@ ClipTask::Embeddings ClipTask::embed_by_parts(const Draws& draws, const OnSpectr
             const auto z = embed(data::narrowed(batch_, first, count), &own, {}, first);
             return at::cat({z.image, z.spectrum}, 1);
         };
-        both.push_back(nn::recomputed(part, at::zeros({1})));
+        // A part knows its input; what stands for it is of the rank's device, whose autocast is to come back.
+        both.push_back(nn::recomputed(part, at::zeros({1}, at::TensorOptions(ranks_.device()))));
     }
     const auto halves = at::cat(both).chunk(2, 1);
     on_spectra(halves[1]);
