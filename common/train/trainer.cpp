@@ -169,7 +169,7 @@ private:
             around_.world.on_root([&] {
                 log::warn(
                     "the learning rate has been 0 for an epoch: ended after {} of {} steps ('schedule-steps' "
-                    "says when it becomes 'eta-min')",
+                    "or 'schedule-epochs' says when it becomes 'eta-min')",
                     step_, config_.steps);
             });
         }
@@ -203,6 +203,7 @@ private:
         if (figures.empty()) {
             return;
         }
+        figures = of_root(figures);
         nlohmann::json line = {{"step", step_}, {"epoch", (step_ - 1) / task_.steps_per_epoch()}};
         for (const auto& [name, value] : figures) {
             line["val_" + name] = value;
@@ -219,8 +220,24 @@ private:
             without_gain_ = 0;
         } else {
             ++without_gain_;
-            ended_early_ = config_.patience > 0 && without_gain_ >= config_.patience;
+            ended_early_ = ended_early_ || (config_.patience > 0 && without_gain_ >= config_.patience);
         }
+    }
+
+    // Each rank computes the figures, but decides by those of rank 0: where they differ in a last bit, one
+    // would stop and the others wait for it.
+    std::map<std::string, double> of_root(std::map<std::string, double> figures) const
+    {
+        std::vector<double> own;
+        for (const auto& [name, value] : figures) {
+            own.push_back(value);
+        }
+        const auto all = around_.world.all_gather(own);  // rank 0's are the first
+        auto next = all.begin();
+        for (auto& [name, value] : figures) {
+            value = *next++;
+        }
+        return figures;
     }
 
     // Of equal losses the earlier is the better.

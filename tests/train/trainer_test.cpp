@@ -181,6 +181,26 @@ TEST_F(Trainer, EndsWhenTheLearningRateHasBeenZeroForAnEpoch)
     EXPECT_TRUE(fs::exists(path("spent") + "/manifest.json"));
 }
 
+TEST_F(Trainer, EndsThereAlsoIfAValidationAtThatStepIsWithoutGain)
+{
+    Regression task(ranks_);
+    task.rate_ends_at = 5;
+    task.validation_losses = {3, 4, 5, 6};  // after steps 5, 10, …
+    EXPECT_EQ(train_in("spent", task).rbegin()->first, 10);
+    EXPECT_TRUE(store::read_manifest(path("spent")).at("content").at("validation").at("ended_early"));
+}
+
+// Validation losses that differ in a bit are losses all the same: rank 0's decide for all.
+TEST_F(Trainer, StopsOnAllRanksAlikeThoughTheirValidationLossesDiffer)
+{
+    config_.validate_steps = 2;
+    config_.patience = 2;
+    Regression task(ranks_);
+    const auto last_bit = std::nextafter(1.0, ranks_.rank() % 2 == 0 ? 1.0 : 0.0);
+    task.validation_losses = {1, last_bit, 2, 2, 2, 2, 2, 2, 2, 2};
+    EXPECT_EQ(train_in("alike", task).rbegin()->first, 6);
+}
+
 TEST_F(Trainer, GivesTheSameLossesOnAnyNumberOfRanks)
 {
     Regression together(ranks_);
