@@ -11,6 +11,7 @@
 #include "ssl/token_cache.hpp"
 #include "stages/compute.hpp"
 #include "stages/training.hpp"
+#include "store/verify.hpp"
 #include "train/precision.hpp"
 
 // align: pairs/ with both stores, two pretrained encoders -> aligned/.
@@ -40,8 +41,8 @@ void bind(config::Section options, Options& o)
         .option("output", o.output, "folder of the aligned model to publish", config::runtime_only())
         .option("token-cache", o.token_cache,
                 "where frozen encoders' tokens are kept, computed once: auto (in the output, if the disk has "
-                "room), "
-                "off, or a folder that several runs may share",
+                "room), off, or a folder that several runs may share, once it is complete (until then one of "
+                "them makes it, and others end with 73)",
                 config::runtime_only())
         .option("token-cache-part-rows", o.token_cache_part_rows, "galaxies in a part of the token cache",
                 config::runtime_only(config::at_least(1)));
@@ -60,10 +61,26 @@ nn::AlignedModel first_model(const nn::WeightsFile& image, const nn::WeightsFile
     if (nn::is_resnet(nn::image_config(image))) {
         nn::load_strict(*model->image_encoder->resnet, image, "encoder_q.");
     } else {
-        nn::load_strict(*model->image_encoder->vit, image, "", {"dino_head.", "extra."});
+        nn::load_strict(*model->image_encoder->vit, image, "", nn::beside_the_network);
     }
-    nn::load_strict(*model->spectrum_encoder->backbone, spectrum, "", {"extra."});
+    nn::load_strict(*model->spectrum_encoder->backbone, spectrum, "", nn::beside_the_network);
     return model;
+}
+
+// Of the disk on which the folder is, or would be made.
+double free_bytes(const std::string& folder)
+{
+    namespace fs = std::filesystem;
+    std::error_code error;
+    auto there = fs::absolute(folder, error);
+    while (!fs::exists(there, error) && there.has_relative_path()) {
+        there = there.parent_path();
+    }
+    const auto space = fs::space(there, error);
+    if (error) {
+        throw IoError(folder, fmt::format("how much room there is cannot be told: {}", error.message()));
+    }
+    return static_cast<double>(space.available);
 }
 
 // The encoders' tokens, if they are to be cached.
@@ -99,9 +116,12 @@ public:
         if (!wanted_ || !has_room(path, output)) {
             return nullptr;
         }
-        const bool made = make(path);
+        if (!make(path)) {
+            log::info("comparing the hashes of {}", path);
+            store::verify_parts(context_.world, path);
+        }
         std::unique_ptr<ssl::TokenCache> cache;
-        context_.world.together([&] { cache = std::make_unique<ssl::TokenCache>(path, galaxies_, made); });
+        context_.world.together([&] { cache = std::make_unique<ssl::TokenCache>(path, galaxies_); });
         return cache;
     }
 
@@ -113,21 +133,19 @@ private:
         namespace fs = std::filesystem;
         bool room = true;
         context_.world.on_root([&] {
-            if (fs::exists(path + "/request.json")) {
+            std::error_code error;
+            if (fs::exists(path + "/request.json", error)) {
                 return;
             }
             const bool automatic = o_.token_cache == "auto";
-            if (automatic && fs::exists(output + "/checkpoints")) {
+            if (automatic && fs::exists(output + "/checkpoints", error)) {
                 room = false;
                 return;
             }
-            fs::create_directories(path);
-            const auto needed = static_cast<double>(bytes()),
-                       free = static_cast<double>(fs::space(path).available);
+            const auto needed = static_cast<double>(bytes()), free = free_bytes(path);
             log::info("token cache: {} will take {:.2f} GB of the {:.2f} GB that are free", path,
                       needed / 1e9, free / 1e9);
             if (needed > 0.9 * free) {
-                fs::remove(path);
                 if (!automatic) {
                     throw IoError(path, fmt::format("the token cache needs {:.2f} GB, {:.2f} GB are free; "
                                                     "'token-cache' = off trains without it",
@@ -176,29 +194,38 @@ private:
     ssl::Encode encode_;
 };
 
-void align(const Options& o, Context& context)
+void check(const Options& o, const ssl::ClipTaskConfig& task, bool unchanging, const data::Galaxies& galaxies)
 {
-    const auto galaxies = open_galaxies(context, {.images = required("images", o.images),
-                                                  .spectra = required("spectra", o.spectra),
-                                                  .pairs = required("pairs", o.pairs)});
-    auto inputs = nlohmann::json::object();
-    const auto image = open_model(context, "image-encoder", o.image_encoder, inputs);
-    const auto spectrum = open_model(context, "spectrum-encoder", o.spectrum_encoder, inputs);
-    auto task = o.task;
-    task.tokens = data::spectrum_tokens_config(spectrum->metadata(), "");
-    nn::ImageConfig image_config;
-    context.world.together([&] { image_config = nn::image_config(*image); });
-    const bool unchanging = task.same_tokens_every_epoch(image_config);
     if (!unchanging && o.token_cache != "off" && o.token_cache != "auto") {
         throw ConfigError(
             "'token-cache' needs frozen encoders that give the same in every epoch: image-encoder-rate, "
             "spectrum-encoder-rate, shift, spectrum-noise, brightness and colour 0, flips none, and bn-mode "
             "eval for a ResNet");
     }
-    if (task.augmentation.changes_flux() && galaxies->display_images()) {
+    if (task.augmentation.changes_flux() && galaxies.display_images()) {
         throw ConfigError(
             "'brightness' and 'colour' change fluxes in g, r and z; these images are display images");
     }
+}
+
+void align(const Options& o, Context& context)
+{
+    data::Stores stores;
+    context.world.together([&] {
+        stores = {required("images", o.images), required("spectra", o.spectra), required("pairs", o.pairs)};
+    });
+    const auto galaxies = open_galaxies(context, stores);
+    auto inputs = nlohmann::json::object();
+    const auto image = open_model(context, "image-encoder", o.image_encoder, inputs);
+    const auto spectrum = open_model(context, "spectrum-encoder", o.spectrum_encoder, inputs);
+    auto task = o.task;
+    nn::ImageConfig image_config;
+    context.world.together([&] {
+        task.tokens = data::spectrum_tokens_config(spectrum->metadata(), "");
+        image_config = nn::image_config(*image);
+    });
+    const bool unchanging = task.same_tokens_every_epoch(image_config);
+    context.world.together([&] { check(o, task, unchanging, *galaxies); });
     if (task.tokens.leaves_out_bad_bins() || task.augmentation.spectrum_noise > 0) {
         galaxies->read_ivar();
     }
@@ -210,8 +237,10 @@ void align(const Options& o, Context& context)
     });
     Tokens tokens(o, task, unchanging, context, *galaxies, model, compute.device, inputs);
     if (context.dry_run() && tokens.wanted()) {
-        context.print(fmt::format("token cache ('token-cache' = {}): {:.1f} MB", o.token_cache,
-                                  static_cast<double>(tokens.bytes()) / 1e6));
+        context.world.on_root([&] {
+            context.print(fmt::format("token cache ('token-cache' = {}): {:.1f} MB", o.token_cache,
+                                      static_cast<double>(tokens.bytes()) / 1e6));
+        });
     }
     std::unique_ptr<ssl::TokenCache> cache;
     train_and_publish(

@@ -72,7 +72,7 @@ public:
     {
         if (cached) {
             make_cache(folder + "/tokens", sizes, world);
-            cache_.emplace(folder + "/tokens", galaxies_, true);
+            cache_.emplace(folder + "/tokens", galaxies_);
         }
         nn::AlignedModel model(sizes.image, sizes.spectrum, sizes.head);
         nn::initialise(*model, 1);

@@ -2,6 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <numeric>
+
 namespace astroclip::data {
 namespace {
 
@@ -21,18 +24,12 @@ void for_each_run(std::span<const std::int64_t> rows, const Read& read)
     }
 }
 
-template <typename T>
-at::Tensor read_as(at::ScalarType type, const store::Reader& reader, const std::string& column,
-                   std::span<const std::int64_t> rows)
+// [count, shape of the column], not yet filled
+at::Tensor room_for(const store::Column& column, std::size_t count, at::ScalarType type)
 {
-    const auto& of = reader.schema().column(column);
-    std::vector<std::int64_t> sizes{static_cast<std::int64_t>(rows.size())};
-    sizes.insert(sizes.end(), of.shape.begin(), of.shape.end());
-    const auto values = at::zeros(sizes, type);
-    for_each_run(rows, [&](std::size_t place, std::int64_t first, std::int64_t count) {
-        reader.read(column, first, count, values.data_ptr<T>() + place * of.row_items());
-    });
-    return values;
+    std::vector<std::int64_t> sizes{static_cast<std::int64_t>(count)};
+    sizes.insert(sizes.end(), column.shape.begin(), column.shape.end());
+    return at::empty(sizes, type);
 }
 
 }  // namespace
@@ -40,13 +37,26 @@ at::Tensor read_as(at::ScalarType type, const store::Reader& reader, const std::
 at::Tensor read_rows(const store::Reader& reader, const std::string& column,
                      std::span<const std::int64_t> rows)
 {
-    return read_as<float>(at::kFloat, reader, column, rows);
+    const auto& of = reader.schema().column(column);
+    const auto values = room_for(of, rows.size(), at::kFloat).zero_();
+    for_each_run(rows, [&](std::size_t place, std::int64_t first, std::int64_t count) {
+        reader.read(column, first, count, values.data_ptr<float>() + place * of.row_items());
+    });
+    return values;
 }
 
 at::Tensor read_words(const store::Reader& reader, const std::string& column,
                       std::span<const std::int64_t> rows)
 {
-    return read_as<std::int16_t>(at::kShort, reader, column, rows);
+    const auto& of = reader.schema().column(column);
+    const auto values = room_for(of, rows.size(), at::kShort);
+    std::vector<std::size_t> places(rows.size());
+    std::iota(places.begin(), places.end(), std::size_t{0});
+    std::sort(places.begin(), places.end(), [&](auto a, auto b) { return rows[a] < rows[b]; });
+    for (const auto place : places) {
+        reader.read(column, rows[place], 1, values.data_ptr<std::int16_t>() + place * of.row_items());
+    }
+    return values;
 }
 
 template <typename T>

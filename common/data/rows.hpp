@@ -16,7 +16,8 @@ namespace astroclip::data {
 at::Tensor read_rows(const store::Reader& reader, const std::string& column,
                      std::span<const std::int64_t> rows);
 
-// The same of a column of int16 -> [rows, shape of the column] int16
+// Long rows of int16, none of them -1: one at a time in the order of the file, each to its place in `rows`.
+// -> [rows, shape of the column] int16
 at::Tensor read_words(const store::Reader& reader, const std::string& column,
                       std::span<const std::int64_t> rows);
 

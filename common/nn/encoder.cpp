@@ -9,11 +9,9 @@
 
 namespace astroclip::nn {
 
-namespace {
-
-// What may lie beside the weights of a network: the converter's left-overs, and the head
-// of a teacher snapshot.
 const std::vector<std::string> beside_the_network = {"extra.", "dino_head.", "ibot_head."};
+
+namespace {
 
 void add(Metadata& all, const std::string& prefix, const Metadata& part)
 {

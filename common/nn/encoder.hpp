@@ -76,6 +76,10 @@ ViTConfig vit_config(const WeightsFile& file);
 ResNetConfig resnet_config(const WeightsFile& file);
 ImageConfig image_config(const WeightsFile& file);  // of an image encoder, whichever it is
 
+// What may lie beside the weights of a network, as load_strict's `ignore`: the converter's left-overs, and
+// the heads of a teacher snapshot.
+extern const std::vector<std::string> beside_the_network;
+
 // The encoders of a file that pretraining published, or the converter.
 SpecFormer load_specformer(const std::string& path);
 VisionTransformer load_vit(const std::string& path);

@@ -40,6 +40,9 @@ data::Batch read_padded(const data::Galaxies& galaxies, std::span<const std::int
 EncoderTokens first_tokens(const data::Galaxies& galaxies, const Encode& encode)
 {
     const auto numbers = paired(galaxies);
+    if (numbers.empty()) {
+        throw ConfigError("no galaxy has both an image and a spectrum: there is nothing to align");
+    }
     return encode(galaxies.read(std::span(numbers).first(1)));
 }
 
@@ -125,8 +128,7 @@ struct TokenCache::State {
     std::unordered_map<std::int64_t, std::int64_t> row_of;  // by number of the galaxy
     mutable std::mutex reading;
 
-    State(const std::string& path, const data::Galaxies& of, bool trust)
-        : galaxies(of), reader(path, "tokens", trust)
+    State(const std::string& path, const data::Galaxies& of) : galaxies(of), reader(path, "tokens", true)
     {
         const auto ids = reader.column<std::int64_t>("object_id");
         const auto numbers = paired(galaxies);
@@ -139,16 +141,10 @@ struct TokenCache::State {
             throw DataError(path, "holds tokens of other galaxies than the pairs");
         }
     }
-
-    // Rows in ascending order -> [rows, N, D] float16
-    at::Tensor tokens(const std::string& column, std::span<const std::int64_t> rows) const
-    {
-        return data::read_words(reader, column, rows).view(at::kHalf);
-    }
 };
 
-TokenCache::TokenCache(const std::string& path, const data::Galaxies& galaxies, bool trust)
-    : state_(std::make_unique<State>(path, galaxies, trust))
+TokenCache::TokenCache(const std::string& path, const data::Galaxies& galaxies)
+    : state_(std::make_unique<State>(path, galaxies))
 {
 }
 TokenCache::~TokenCache() = default;
@@ -161,16 +157,9 @@ data::Batch TokenCache::read(std::span<const std::int64_t> numbers) const
         batch.object_ids.push_back(state_->galaxies[number].object_id);
         rows.push_back(state_->row_of.at(number));
     }
-    auto sorted = rows;
-    std::sort(sorted.begin(), sorted.end());
-    std::vector<std::int64_t> places;
-    for (const auto row : rows) {
-        places.push_back(std::lower_bound(sorted.begin(), sorted.end(), row) - sorted.begin());
-    }
-    const auto order = at::tensor(places, at::kLong);
     const std::lock_guard lock(state_->reading);
-    batch.image_tokens = state_->tokens("image_tokens", sorted).index_select(0, order);
-    batch.spectrum_tokens = state_->tokens("spectrum_tokens", sorted).index_select(0, order);
+    batch.image_tokens = data::read_words(state_->reader, "image_tokens", rows).view(at::kHalf);
+    batch.spectrum_tokens = data::read_words(state_->reader, "spectrum_tokens", rows).view(at::kHalf);
     batch.has_image.assign(rows.size(), 1);
     batch.has_spectrum.assign(rows.size(), 1);
     return batch;

@@ -22,6 +22,7 @@ struct EncoderTokens {
 using Encode = std::function<EncoderTokens(const data::Batch&)>;
 
 // Bytes on disk of the tokens of `pairs` galaxies. `encode` is asked for one galaxy's, to know their shape.
+// ConfigError if no galaxy has both.
 std::int64_t token_cache_bytes(const data::Galaxies& galaxies, const Encode& encode);
 
 // Collective. Makes what is missing of the cache in `output`, in parts of `part_rows` galaxies (a killed run
@@ -35,9 +36,9 @@ void make_token_cache(store::Output& output, const data::Galaxies& galaxies, con
 // Reads it: batches as of Galaxies::read, but with tokens in place of pixels and fluxes.
 class TokenCache {
 public:
-    // `trust`: believe the hashes of its files. Throws MissingInput, DataError (also if it is of other
-    // galaxies).
-    TokenCache(const std::string& path, const data::Galaxies& galaxies, bool trust);
+    // Hashes are not compared: store::verify_parts does it for all ranks. Throws MissingInput, DataError
+    // (also if it is of other galaxies).
+    TokenCache(const std::string& path, const data::Galaxies& galaxies);
     ~TokenCache();
 
     // Numbers of galaxies in `galaxies` that have both. Several threads may call it.

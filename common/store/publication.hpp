@@ -49,6 +49,7 @@ public:
     const Request& request() const { return request_; }
     const Shard& shard() const { return opening_.shard; }
     bool up_to_date() const { return up_to_date_; }  // complete, with this request: nothing to do
+    const std::string& remedy() const { return opening_.remedy; }
     const comm::World& world() const { return world_; }
 
     // Collective. Runs `work` while no other shard is at its beginning or end.

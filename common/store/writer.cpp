@@ -164,7 +164,8 @@ nlohmann::json Writer::State::committed(std::int64_t number) const
             commit.at("configuration_digest") != output.request().configuration_digest) {
             throw OutputConflict(commit_path,
                                  "belongs to another list of input objects, another size of parts or another "
-                                 "configuration; --force makes the output anew");
+                                 "configuration; " +
+                                     output.remedy() + " makes the output anew");
         }
         verify_file(output.path(), commit.at("file"), true);
     } catch (const nlohmann::json::exception& problem) {

@@ -22,7 +22,9 @@ import pipeline
 
 WHOLE = ("search", "evaluate")  # publish a few small files at their end and nothing before
 STORE_PASSES = (1, 2, 4)  # with three parts: the request, the first part or its commit, the manifest
-TRAINING_PASSES = (1, 3)  # the request, a file of the first checkpoint, and the third checkpoint itself
+TRAINING_PASSES = (1, 3)  # the request, a file of the first checkpoint (or part of the cache), the third checkpoint itself
+# A cache's files come before those of checkpoints; without one, the faults of publishing meet checkpoints.
+MORE_FAULTS = {"align": ("--token-cache", "off")}
 KILLED = 128 + signal.SIGKILL
 
 
@@ -159,6 +161,11 @@ def main():
             assert digests(output) == expected, f"{stage}: a rerun gives other bits"
             after = random_kills(stage, line, output, expected, duration, arguments.kills, draw)
             found = faults(stage, line, output, expected) if arguments.faults else set()
+            if arguments.faults and stage in MORE_FAULTS:
+                shutil.rmtree(output)
+                other = [*line, *MORE_FAULTS[stage]]
+                pipeline.call(other)
+                found |= faults(stage, other, output, digests(output))
         reached |= found
         print(f"{stage}: {duration:.1f} s; killed at {arguments.kills} random moments, {after} after a part or checkpoint"
               f"{', and at ' + ', '.join(sorted(found)) if found else ''}; the same bits each time "
