@@ -38,6 +38,15 @@ bool begins_with(const std::string& name, std::initializer_list<const char*> wor
 // A ResNet's projection, which is the image head.
 constexpr const char* projection = "fc.";
 
+// The part of an aligned model that a parameter belongs to.
+std::string part_of(const std::string& name)
+{
+    const std::string modality = name.starts_with("image_encoder.") ? "image" : "spectrum";
+    const auto backbone = modality + "_encoder.backbone.";
+    const bool in_encoder = name.starts_with(backbone) && !name.starts_with(backbone + projection);
+    return modality + (in_encoder ? "_encoder" : "_head");
+}
+
 // The block of an encoder that a parameter belongs to: "blocks.5", "blocks.1.5" in chunks, "layer3.1" of a
 // ResNet; "" for none.
 std::string block_of(const std::string& name)
@@ -166,17 +175,20 @@ std::vector<train::Parameter> ClipTask::parameters() const
 {
     std::vector<train::Parameter> all;
     if (config_.loss.learn_scale) {  // first: it goes with the last bucket, as its gradient has no parts
-        all.push_back({.name = "log_scale", .tensor = log_scale_, .weight_decay_scale = 0.0});
+        all.push_back(
+            {.name = "log_scale", .tensor = log_scale_, .weight_decay_scale = 0.0, .part = "logit_scale"});
     }
+    const std::map<std::string, double> rates{{"image_encoder", config_.image_encoder_rate},
+                                              {"spectrum_encoder", config_.spectrum_encoder_rate},
+                                              {"image_head", 1.0},
+                                              {"spectrum_head", 1.0}};
     for (const auto& item : model_->named_parameters()) {
         if (item.value().requires_grad()) {
-            const auto& name = item.key();
-            const double rate = name.starts_with(std::string("image_encoder.backbone.") + projection) ? 1.0
-                                : name.starts_with("image_encoder.backbone.") ? config_.image_encoder_rate
-                                : name.starts_with("spectrum_encoder.backbone.")
-                                    ? config_.spectrum_encoder_rate
-                                    : 1.0;
-            all.push_back({.name = name, .tensor = item.value(), .learning_rate_scale = rate});
+            const auto part = part_of(item.key());
+            all.push_back({.name = item.key(),
+                           .tensor = item.value(),
+                           .learning_rate_scale = rates.at(part),
+                           .part = part});
         }
     }
     return all;
@@ -307,7 +319,7 @@ void ClipTask::after_step(std::int64_t)
 
 train::Rates ClipTask::rates(std::int64_t step) const
 {
-    const auto rate = config_.schedule.at(step);
+    const auto rate = config_.schedule.at(step, steps_per_epoch());
     return {rate, rate, config_.weight_decay};
 }
 

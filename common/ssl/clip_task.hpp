@@ -44,7 +44,7 @@ struct ClipTaskConfig {
     InfoNceConfig loss;
     data::CentreViewConfig view;
     data::SpectrumTokensConfig tokens;  // not an option: as the spectrum encoder was trained
-    train::WarmupCosine schedule;
+    train::AlignmentSchedule schedule;
 };
 void bind(config::Section options, ClipTaskConfig& config);
 
@@ -76,8 +76,9 @@ public:
     train::Rates rates(std::int64_t step) const override;
     void after_step(std::int64_t step) override;
     // On the held-out pairs, without dropout: loss at the scale and at 1 (means over batches of the training
-    // size), ln N - loss of these batches of N (a bound on the mutual information, nats: van den Oord et al.
-    // 2018), and alignment_figures among up to 4096 of them.
+    // size; what is left over after the last whole one does not count), ln N - loss of these batches of N (a
+    // bound on the mutual information, nats: van den Oord et al. 2018), and alignment_figures among up to
+    // 4096 of them.
     std::map<std::string, double> validate() override;
     std::vector<std::int64_t> batch_ids() const override { return batch_.object_ids; }
     std::map<std::string, at::Tensor> state() const override;

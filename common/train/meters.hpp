@@ -27,7 +27,8 @@ struct StepReport {
 // and the largest memory, each in rank order and so with the same bits on all ranks.
 StepReport agree(const comm::World& world, const StepReport& own);
 
-// The line of metrics.jsonl. The gradient norm of the clip group "" is grad_norm, of others grad_norm_NAME.
+// The line of metrics.jsonl. The gradient norm of the clip group "" is grad_norm, of others
+// and of parts grad_norm_NAME.
 nlohmann::json step_metrics(const StepReport& report, const Rates& rates,
                             const std::map<std::string, double>& norms);
 

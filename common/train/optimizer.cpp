@@ -115,23 +115,54 @@ void Sgd::load_state(const std::map<std::string, at::Tensor>& state)
     copy_state(state, this->state(), "the optimiser");
 }
 
+namespace {
+
+struct ClipGroup {
+    std::vector<at::Tensor> gradients;
+    std::map<std::string, std::vector<std::size_t>> parts;  // places in `gradients`
+
+    void add(const Parameter& parameter)
+    {
+        const auto& gradient = parameter.tensor.grad();
+        if (!parameter.part.empty()) {
+            auto& places = parts[parameter.part];
+            if (gradient.defined()) places.push_back(gradients.size());
+        }
+        if (gradient.defined()) gradients.push_back(gradient);
+    }
+    std::vector<at::Tensor> norms() const
+    {
+        return gradients.empty() ? std::vector<at::Tensor>() : at::_foreach_norm(gradients);
+    }
+};
+
+double norm_of(const std::vector<at::Tensor>& norms)
+{
+    return norms.empty() ? 0.0 : at::stack(norms).norm().item<double>();
+}
+
+}  // namespace
+
 std::map<std::string, double> clip_gradients(const std::vector<Parameter>& parameters, double max_norm)
 {
     const at::NoGradGuard no_grad;
-    std::map<std::string, std::vector<at::Tensor>> groups;
+    std::map<std::string, ClipGroup> groups;
     for (const auto& parameter : parameters) {
-        auto& gradients = groups[parameter.clip_group];
-        if (parameter.tensor.grad().defined()) {
-            gradients.push_back(parameter.tensor.grad());
-        }
+        groups[parameter.clip_group].add(parameter);
     }
     std::map<std::string, double> norms;
-    for (const auto& [name, gradients] : groups) {
-        const auto norm =
-            gradients.empty() ? 0.0 : at::stack(at::_foreach_norm(gradients)).norm().item<double>();
+    for (auto& [name, group] : groups) {
+        const auto each = group.norms();
+        const auto norm = norm_of(each);
         norms[name] = norm;
+        for (const auto& [part, places] : group.parts) {
+            std::vector<at::Tensor> own;
+            for (const auto place : places) own.push_back(each[place]);
+            norms[part] = norm_of(own);
+        }
         if (max_norm > 0 && norm > max_norm && std::isfinite(norm)) {
-            at::_foreach_mul_(gradients, max_norm / (norm + 1e-6));  // as torch's clip_grad_norm_ has it
+            at::_foreach_mul_(group.gradients,
+                              max_norm / (norm + 1e-6));  // as torch's clip_grad_norm_ has it
         }
     }
     return norms;

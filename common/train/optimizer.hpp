@@ -64,8 +64,8 @@ private:
     double momentum_;
 };
 
-// L2 norm of the gradients of each clip group, before clipping; those longer than `max_norm` (> 0) are scaled
-// down to it. The norm of parameters without gradient is 0.
+// L2 norm of the gradients of each clip group and of each part, before clipping; those of a group that are
+// longer than `max_norm` (> 0) are scaled down to it. The norm of parameters without gradient is 0.
 std::map<std::string, double> clip_gradients(const std::vector<Parameter>& parameters, double max_norm);
 
 // Copies `state` into `tensors` by name, in place: every name must be there, in the same shape and type.

@@ -1,6 +1,7 @@
 #include "train/schedule.hpp"
 
 #include <cmath>
+#include <cstdlib>
 #include <numbers>
 
 namespace astroclip::train {
@@ -80,11 +81,36 @@ double warmup_cosine_inclusive(std::int64_t step, double start, double base, dou
     return half_cosine(base, final, static_cast<double>(step - warmup) / static_cast<double>(total - warmup));
 }
 
-double epoch_cosine(std::int64_t epoch, double learning_rate, std::int64_t epochs)
+double epoch_cosine(std::int64_t epoch, double learning_rate, std::int64_t epochs, double final)
 {
     return epoch >= epochs
-               ? 0.0
-               : half_cosine(learning_rate, 0.0, static_cast<double>(epoch) / static_cast<double>(epochs));
+               ? final
+               : half_cosine(learning_rate, final, static_cast<double>(epoch) / static_cast<double>(epochs));
+}
+
+double AlignmentSchedule::at(std::int64_t step, std::int64_t steps_per_epoch) const
+{
+    if (epochs == 0) {
+        return by_step.at(step);
+    }
+    const auto epoch = step / steps_per_epoch;
+    const auto of_fall = again ? epochs - std::abs(epoch % (2 * epochs) - epochs) : epoch;
+    const auto rate = epoch_cosine(of_fall, by_step.learning_rate, epochs, by_step.eta_min);
+    const auto warmup = by_step.warmup_steps;
+    return step < warmup ? rate * static_cast<double>(step) / static_cast<double>(warmup) : rate;
+}
+
+void bind(config::Section options, AlignmentSchedule& schedule)
+{
+    bind(options, schedule.by_step);
+    options
+        .option("schedule-epochs", schedule.epochs,
+                "epoch at which the cosine ends, with one rate an epoch and in place of schedule-steps; 0: "
+                "by steps",
+                at_least(0))
+        .option("schedule-again", schedule.again,
+                "with schedule-epochs: then the rate rises again for as many epochs, and so on, as in the "
+                "published runs; else it stays eta-min");
 }
 
 double DinoSchedule::scaled_learning_rate() const

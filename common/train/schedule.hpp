@@ -10,8 +10,8 @@
 // alone.
 namespace astroclip::train {
 
-// Linear warm-up from 0, then half a cosine to eta_min at `total_steps`, constant afterwards (SpecFormer and
-// AstroCLIP).
+// Linear warm-up from 0, then half a cosine to eta_min at `total_steps`, constant afterwards (the published
+// code of SpecFormer and AstroCLIP).
 struct WarmupCosine {
     double learning_rate = 1e-4;
     std::int64_t warmup_steps = 1000;
@@ -27,8 +27,21 @@ void bind(config::Section options, WarmupCosine& schedule);
 double warmup_cosine_inclusive(std::int64_t step, double start, double base, double final,
                                std::int64_t warmup, std::int64_t total);
 
-// Half a cosine from `learning_rate` to 0 at epoch `epochs`, constant within an epoch (MoCo v2).
-double epoch_cosine(std::int64_t epoch, double learning_rate, std::int64_t epochs);
+// Half a cosine from `learning_rate` to `final` at epoch `epochs`, constant within an epoch; `final`
+// afterwards (MoCo v2).
+double epoch_cosine(std::int64_t epoch, double learning_rate, std::int64_t epochs, double final = 0.0);
+
+// The schedules under which AstroCLIP was aligned: WarmupCosine, as its code has it, or, with `epochs`, what
+// its runs had: epoch_cosine to eta_min, after which the runs' scheduler lets the rate rise again as it fell
+// (`again`). With `epochs` by_step.total_steps means nothing.
+struct AlignmentSchedule {
+    WarmupCosine by_step;
+    std::int64_t epochs = 0;
+    bool again = false;
+
+    double at(std::int64_t step, std::int64_t steps_per_epoch) const;
+};
+void bind(config::Section options, AlignmentSchedule& schedule);
 
 // The schedules of DINOv2 as AstroDINO ran it. The learning rate is scaled by the global batch once, here.
 struct DinoSchedule {

@@ -22,7 +22,7 @@ public:
     struct Gradient {
         double loss = 0;                      // this rank's share
         std::map<std::string, double> terms;  // this rank's shares
-        std::map<std::string, double> norms;  // of each clip group, before clipping
+        std::map<std::string, double> norms;  // of each clip group and part, before clipping
         bool finite = true;                   // loss and norms
     };
     // Collective. Into .grad() of the parameters.

@@ -18,7 +18,8 @@ struct Parameter {
     double learning_rate_scale = 1.0;
     double weight_decay_scale = 1.0;
     bool last_layer = false;      // its learning rate is Rates::last_layer_learning_rate
-    std::string clip_group = "";  // gradient norms are taken and clipped by group
+    std::string clip_group = "";  // gradients are clipped, and their norms told, by group
+    std::string part = "";        // of a network: the norm of its gradient is told too
 };
 
 // The optimiser's numbers at one step.

@@ -15,12 +15,13 @@ namespace {
 std::vector<Parameter> three_parameters()
 {
     std::vector<Parameter> parameters{
-        {.name = "a", .tensor = test::fill_tensor(0, {4, 3})},
+        {.name = "a", .tensor = test::fill_tensor(0, {4, 3}), .part = "left"},
         {.name = "b",
          .tensor = test::fill_tensor(1, {5}),
          .learning_rate_scale = 0.5,
          .weight_decay_scale = 0.0,
-         .clip_group = "head"},
+         .clip_group = "head",
+         .part = "right"},
         {.name = "c", .tensor = test::fill_tensor(2, {2, 2}), .last_layer = true}};
     for (auto& parameter : parameters) {
         parameter.tensor.requires_grad_(true);
@@ -151,6 +152,8 @@ TEST(ClipGradients, ScalesEachGroupByItselfToTheLargestNorm)
     const auto norms = clip_gradients(parameters, 3.0);
     EXPECT_NEAR(norms.at(""), 4.0, 1e-6);  // 12 + 4 ones
     EXPECT_NEAR(norms.at("head"), std::sqrt(5.0), 1e-6);
+    EXPECT_NEAR(norms.at("left"), std::sqrt(12.0), 1e-6);  // told, but clipped with its group
+    EXPECT_NEAR(norms.at("right"), std::sqrt(5.0), 1e-6);
     EXPECT_NEAR(parameters[0].tensor.grad()[0][0].item<double>(), 0.75, 1e-6);
     EXPECT_EQ(parameters[1].tensor.grad()[0].item<double>(), 1.0);
 }

@@ -47,6 +47,38 @@ TEST(WarmupCosine, WithoutWarmupStartsAtTheFullRate)
     EXPECT_DOUBLE_EQ(schedule.at(1'000'000), 1e-4);
 }
 
+// Cosine by epoch as the aligned models were trained: 80 epochs of 309 steps from 5e-5 to 5e-6, and 161 in
+// all.
+TEST(AlignmentSchedule, FallsByEpochsAndRisesAgainOrStays)
+{
+    AlignmentSchedule schedule{.by_step = {5e-5, 0, 1, 5e-6}, .epochs = 80, .again = true};
+    const auto at_epoch = [&](std::int64_t epoch) { return schedule.at(309 * epoch, 309); };
+    const auto formula = [](int epoch) {
+        return 5e-6 + 0.5 * (5e-5 - 5e-6) * (1 + std::cos(M_PI * epoch / 80));
+    };
+    for (const int epoch : {0, 1, 40, 79, 80, 81, 120, 160}) {
+        EXPECT_NEAR(at_epoch(epoch), formula(epoch), 1e-15) << epoch;
+        EXPECT_EQ(schedule.at(309 * epoch + 308, 309), at_epoch(epoch)) << epoch;
+    }
+    EXPECT_NEAR(at_epoch(160), 5e-5, 1e-15);
+    schedule.again = false;
+    EXPECT_NEAR(at_epoch(79), formula(79), 1e-15);
+    EXPECT_DOUBLE_EQ(at_epoch(80), 5e-6);
+    EXPECT_DOUBLE_EQ(at_epoch(160), 5e-6);
+}
+
+TEST(AlignmentSchedule, WarmsUpWithinEpochsAndFallsByStepsWithoutThem)
+{
+    const AlignmentSchedule by_epoch{.by_step = {1e-3, 20, 100, 0}, .epochs = 4};
+    EXPECT_DOUBLE_EQ(by_epoch.at(0, 10), 0);
+    EXPECT_DOUBLE_EQ(by_epoch.at(5, 10), 0.25e-3);
+    EXPECT_NEAR(by_epoch.at(20, 10), 0.5e-3, 1e-15);
+    const AlignmentSchedule by_step{.by_step = {1e-3, 20, 100, 0}};
+    for (const std::int64_t step : {0, 7, 20, 55, 100, 1000}) {
+        EXPECT_EQ(by_step.at(step, 10), by_step.by_step.at(step));
+    }
+}
+
 TEST(DinoSchedule, EqualsThePublishedSchedules)
 {
     const DinoSchedule schedule;
