@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include "ssl/effective_rank.hpp"
+
 namespace astroclip::ssl {
 namespace {
 
@@ -15,15 +17,10 @@ at::Tensor nearer(const at::Tensor& cosines)
 
 double share(const at::Tensor& which) { return which.to(at::kDouble).mean().item<double>(); }
 
-double effective_rank(const at::Tensor& vectors)
+double centred_rank(const at::Tensor& vectors)
 {
-    const auto centred = vectors.to(at::kDouble) - vectors.to(at::kDouble).mean(0, true);
-    // The singular values by the smaller of the two products.
-    const auto product =
-        centred.size(0) < centred.size(1) ? centred.mm(centred.t()) : centred.t().mm(centred);
-    const auto singular = at::linalg_eigvalsh(product).clamp_min(0).sqrt();
-    const auto p = singular / singular.sum().clamp_min(1e-300);
-    return at::exp(-at::xlogy(p, p).sum()).item<double>();
+    const auto exact = vectors.to(at::kDouble);
+    return effective_rank(exact - exact.mean(0, true), exact.size(0));
 }
 
 }  // namespace
@@ -39,8 +36,8 @@ std::map<std::string, double> alignment_figures(const at::Tensor& image, const a
         figures[name + "_si"] = share(of_spectra.lt(k));
     }
     figures["mutual_neighbours"] = share(of_images.eq(0).logical_and(of_spectra.eq(0)));
-    figures["effective_rank_image"] = effective_rank(image);
-    figures["effective_rank_spectrum"] = effective_rank(spectrum);
+    figures["effective_rank_image"] = centred_rank(image);
+    figures["effective_rank_spectrum"] = centred_rank(spectrum);
     figures["modality_gap"] = (image.mean(0) - spectrum.mean(0)).norm().item<double>();
     return figures;
 }
