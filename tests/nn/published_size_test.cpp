@@ -5,7 +5,9 @@
 
 #include "data/spectrum_tokens.hpp"
 #include "nn/encoder.hpp"
+#include "ssl/info_nce.hpp"
 #include "support/fill_module.hpp"
+#include "support/ranks.hpp"
 
 namespace astroclip::nn {
 namespace {
@@ -23,6 +25,27 @@ AlignmentHead filled_head(std::int64_t token_width, bool residual)
     test::fill_module(*head->cross_attention);
     test::fill_module(*head->mlp);
     return head;
+}
+
+at::Tensor embedded_spectra()
+{
+    SpecFormer specformer(SpecFormerConfig{});
+    test::fill_module(*specformer);
+    return filled_head(768, true)->forward(
+        specformer->forward(data::spectrum_tokens(test::check_spectra(7781))));
+}
+
+// Of the whole chain. Embeddings are good to 2e-4, and so are their cosines; the loss of two pairs less so
+// than its distance to ln 2.
+void expect_known_loss(const at::Tensor& images, const at::Tensor& spectra)
+{
+    const auto alone = test::this_rank_alone();
+    EXPECT_NEAR(ssl::info_nce(alone, images, spectra, 15.5).item<double>(), 0.6909065, 2e-5);
+    EXPECT_NEAR(ssl::info_nce(alone, images, spectra, 1.0).item<double>(), 0.6928465, 2e-6);
+    const auto image = ssl::unit_rows(images), spectrum = ssl::unit_rows(spectra);
+    EXPECT_NEAR(image[0].dot(spectrum[0]).item<double>(), 0.130225, 2e-5);
+    EXPECT_NEAR(image[0].dot(image[1]).item<double>(), 0.993755, 2e-5);
+    EXPECT_NEAR(spectrum[0].dot(spectrum[1]).item<double>(), 0.809577, 2e-5);
 }
 
 TEST(PublishedSize, OfTheSpectrumSideGivesTheCheckValues)
@@ -71,6 +94,7 @@ TEST(PublishedSize, OfTheImageSideGivesTheCheckValues)
     const auto z = head->forward(tokens);
     test::expect_near(z[0], {-0.81819, -0.33657, -0.81816}, 0.27471, 20.81273);
     test::expect_near(z[1], {-0.78177, -0.49847, -0.87756}, 0.26936);
+    expect_known_loss(z, embedded_spectra());
 }
 
 // The workshop's model: the projection of the ResNet and the spectrum head are what it trained.

@@ -4,137 +4,17 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "core/error.hpp"
-#include "ssl/task_state.hpp"
-#include "support/ranks.hpp"
+#include "ssl/tiny_alignment.hpp"
 #include "support/reference.hpp"
-#include "support/tiny_survey.hpp"
-#include "train/step.hpp"
 
 namespace astroclip::ssl {
 namespace {
 
-const nn::ViTConfig vit{
-    .image_size = 12, .patch_size = 4, .width = 32, .depth = 2, .heads = 2, .block_chunks = 0};
-const nn::SpecFormerConfig specformer{.width = 24, .layers = 2, .heads = 2, .max_tokens = 64};
-
-class Alignment : public testing::Test {
-protected:
-    Alignment() : ranks_(test::all_ranks())
-    {
-        survey_.folder = test::scratch_folder(ranks_.world, "align");
-        survey_.bins = 400;  // 39 tokens
-        test::write_images(ranks_.world, survey_);
-        test::write_spectra(ranks_.world, survey_);
-        test::write_pairs(ranks_.world, survey_);
-        galaxies_ = std::make_unique<data::Galaxies>(
-            data::Stores{survey_.images(), survey_.spectra(), survey_.pairs()});
-        config_.batch_size = 16;
-        config_.head = {.embed_dim = 32, .attention_heads = 4, .dropout = 0.1};
-        config_.view.crop = 12;
-        config_.schedule = {.learning_rate = 1e-3, .warmup_steps = 2, .total_steps = 20};
-    }
-    ~Alignment() override { test::remove_scratch(ranks_.world, survey_.folder); }
-
-    nn::AlignedModel model() const
-    {
-        nn::AlignedModel fresh(image_, specformer, config_.head);
-        // A ResNet's 11 million first values take their time: they are drawn once.
-        static std::map<bool, std::map<std::string, at::Tensor>> drawn;
-        auto& first = drawn[nn::is_resnet(image_)];
-        if (first.empty()) {
-            nn::initialise(*fresh, 3);
-            for (const auto& [name, tensor] : nn::published_state(*fresh)) {
-                first[name] = tensor.detach().clone();
-            }
-        }
-        take_state(first, "", *fresh);
-        fresh->eval();
-        nn::convert(*fresh, at::kCPU, type_);
-        return fresh;
-    }
-    ClipTask task(comm::Communicator& ranks, const TokenCache* cache = nullptr) const
-    {
-        return {config_, model(), image_, specformer, *galaxies_, ranks, 5, cache};
-    }
-    // The earlier variant: a ResNet that is normalised by groups of its batch, flipped images, its own
-    // widths.
-    void be_the_workshops()
-    {
-        image_ = nn::ResNetConfig{.layers = 18, .embed_dim = 32};
-        config_.group_size = 4;
-        config_.head.hidden_dropout = 0.1;
-        config_.augmentation.flips = "always";
-        config_.view.rgb = "none";
-    }
-    std::map<std::string, at::Tensor> buffers(const ClipTask& task) const
-    {
-        std::map<std::string, at::Tensor> all;
-        for (const auto& [name, tensor] : task.state()) {
-            if (name.find("running_") != std::string::npos || name.ends_with("num_batches_tracked")) {
-                all[name] = tensor.clone();
-            }
-        }
-        return all;
-    }
-    // Running statistics after two steps.
-    std::map<std::string, at::Tensor> statistics(comm::Communicator& ranks) const
-    {
-        auto trained = task(ranks);
-        trained.seek(0);
-        for (std::int64_t step = 0; step < 2; ++step) {
-            trained.fetch();
-            trained.forward(step).share.backward();
-            trained.after_step(step);
-        }
-        return buffers(trained);
-    }
-    std::vector<double> losses(comm::Communicator& ranks, const TokenCache* cache = nullptr) const
-    {
-        auto trained = task(ranks, cache);
-        train::Step step(trained, {}, ranks);
-        trained.seek(0);
-        std::vector<double> all;
-        for (std::int64_t i = 0; i < 10; ++i) {
-            trained.fetch();
-            auto loss = at::scalar_tensor(step.gradient(trained, i).loss, at::kDouble);
-            ranks.all_reduce_sum(loss);
-            all.push_back(loss.item<double>() / ranks.size());
-            step.apply(trained.rates(i));
-        }
-        const at::NoGradGuard no_grad;
-        all.push_back(trained.validate().at("loss"));
-        return all;
-    }
-    // Of the first step, by parameter.
-    std::map<std::string, at::Tensor> gradients(std::int64_t micro_batch)
-    {
-        return gradients(micro_batch, ranks_);
-    }
-    std::map<std::string, at::Tensor> gradients(std::int64_t micro_batch, comm::Communicator& ranks)
-    {
-        config_.micro_batch = micro_batch;
-        auto trained = task(ranks);
-        train::Step step(trained, {.clip_norm = 0, .bucket_bytes = 1 << 12}, ranks);
-        trained.seek(0);
-        trained.fetch();
-        step.gradient(trained, 0);
-        std::map<std::string, at::Tensor> all;
-        for (const auto& parameter : step.parameters()) {
-            all[parameter.name] = parameter.tensor.grad().clone();
-        }
-        return all;
-    }
-
-    test::Ranks ranks_;
-    test::TinySurvey survey_;
-    std::unique_ptr<data::Galaxies> galaxies_;
-    ClipTaskConfig config_;
-    at::ScalarType type_ = at::kFloat;
-    nn::ImageConfig image_ = vit;
-};
+using Alignment = test::TinyAlignment;
 
 TEST_F(Alignment, GivesTheSameLossesOnAnyNumberOfRanks)
 {
@@ -146,6 +26,81 @@ TEST_F(Alignment, GivesTheSameLossesOnAnyNumberOfRanks)
         EXPECT_NEAR(together[i] / expected[i], 1, 1e-4) << i;
     }
     EXPECT_LT(together[9], together[0]);
+}
+
+TEST_F(Alignment, ClampsALearnedScaleAndPublishesIt)
+{
+    config_.loss.learn_scale = true;
+    auto alone = test::this_rank_alone();
+    auto trained = task(alone);
+    const auto scale = trained.parameters().front();
+    ASSERT_EQ(scale.name, "log_scale");
+    EXPECT_EQ(scale.weight_decay_scale, 0);
+    EXPECT_NEAR(scale.tensor.item<double>(), std::log(15.5), 1e-6);
+    {
+        const at::NoGradGuard no_grad;
+        at::Tensor(scale.tensor).fill_(std::log(250.0));
+    }
+    trained.after_step(0);
+    EXPECT_NEAR(scale.tensor.exp().item<double>(), 100, 1e-4);
+    EXPECT_TRUE(trained.model().at("extra.log_scale").equal(scale.tensor.detach()));
+    EXPECT_EQ(trained.model_metadata().at("logit_scale"), "exp(extra.log_scale)");
+
+    config_.loss.learn_scale = false;
+    EXPECT_FALSE(task(alone).model().contains("extra.log_scale"));
+    EXPECT_EQ(task(alone).model_metadata().at("logit_scale"), "15.5");
+}
+
+TEST_F(Alignment, GoesOnWithALearnedScaleFromItsState)
+{
+    config_.loss.learn_scale = true;
+    config_.schedule.by_step.learning_rate = 0.1;
+    const auto steps = [](ClipTask& trained, train::Step& step, std::int64_t first, std::int64_t after) {
+        trained.seek(first);
+        for (auto i = first; i < after; ++i) {
+            trained.fetch();
+            step.gradient(trained, i);
+            step.apply(trained.rates(i));
+            trained.after_step(i);
+        }
+    };
+    const auto copied = [](std::map<std::string, at::Tensor> state) {
+        for (auto& [name, tensor] : state) tensor = tensor.clone();
+        return state;
+    };
+    auto whole = task(ranks_);
+    train::Step step(whole, {}, ranks_);
+    steps(whole, step, 0, 3);
+    const auto state = copied(whole.state()), moments = copied(step.optimizer().state());
+    steps(whole, step, 3, 6);
+
+    auto resumed = task(ranks_);
+    train::Step again(resumed, {}, ranks_);
+    resumed.load_state(state);
+    again.optimizer().load_state(moments);
+    steps(resumed, again, 3, 6);
+    EXPECT_FALSE(resumed.state().at("log_scale").equal(state.at("log_scale")));
+    for (const auto& [name, tensor] : whole.state()) {
+        EXPECT_TRUE(tensor.equal(resumed.state().at(name))) << name;
+    }
+}
+
+TEST_F(Alignment, TellsTheGradientNormOfEachPart)
+{
+    config_.spectrum_encoder_rate = 0.1;
+    config_.loss.learn_scale = true;
+    auto trained = task(ranks_);
+    train::Step step(trained, {}, ranks_);
+    trained.seek(0);
+    trained.fetch();
+    const auto norms = step.gradient(trained, 0).norms;
+    double squares = 0;
+    for (const std::string part : {"image_head", "spectrum_head", "spectrum_encoder", "logit_scale"}) {
+        EXPECT_GT(norms.at(part), 0) << part;
+        squares += norms.at(part) * norms.at(part);
+    }
+    EXPECT_EQ(norms.size(), 5u);  // and that of all, by which they are clipped; a frozen encoder has none
+    EXPECT_NEAR(std::sqrt(squares) / norms.at(""), 1, 1e-6);
 }
 
 TEST_F(Alignment, OfMicroBatchesHasTheGradientOfTheWholeBatch)
@@ -180,7 +135,7 @@ TEST_F(Alignment, FromCachedTokensTrainsAsFromTheEncoders)
                              false);
         make_token_cache(output, *galaxies_, encode_batch, 32, [](std::int64_t, std::int64_t) {});
     }
-    const TokenCache cache(survey_.folder + "/tokens", *galaxies_, false);
+    const TokenCache cache(survey_.folder + "/tokens", *galaxies_);
     const auto numbers = galaxies_->paired(true);
     const auto batch = cache.read(numbers);
     const auto tokens = encode_batch(galaxies_->read(numbers));
@@ -193,6 +148,12 @@ TEST_F(Alignment, FromCachedTokensTrainsAsFromTheEncoders)
     for (std::size_t i = 0; i < cached.size(); ++i) {
         EXPECT_NEAR(cached[i], computed[i], 1e-3) << i;
     }
+}
+
+TEST_F(Alignment, OfNoPairsHasNoTokens)
+{
+    const data::Galaxies images({.images = survey_.images()});
+    EXPECT_THROW(token_cache_bytes(images, {}), ConfigError);
 }
 
 TEST_F(Alignment, TrainsEncodersPartlyAndAtTheirOwnRates)
