@@ -19,8 +19,8 @@ public:
 // Tensors between the ranks: the only thing that training and search know of MPI or NCCL. All members are
 // collective and must be called in the same order by all ranks, from one thread at a time. Tensors are
 // contiguous, on `device()`, of equal shape on all ranks, of type float64, float32, bfloat16 or float16
-// (sums: in that type), int64 or uint8. Sums run in rank order and so give the same bits on all ranks.
-// Errors: PeerLost.
+// (sums: in that type), int64 or uint8. Sums give the same bits on all ranks: MPI promises that,
+// NCCL keeps to it. Errors: PeerLost.
 class Communicator {
 public:
     virtual ~Communicator() = default;

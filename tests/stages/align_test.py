@@ -13,6 +13,9 @@ import unittest
 
 import pipeline
 
+sys.path.insert(0, str(pipeline.SOURCE / "tools"))
+from checkpoints import safetensors
+
 RUN = pathlib.Path(sys.argv.pop(1)).resolve()
 
 
@@ -23,11 +26,7 @@ def validations(folder):
 
 def tensors(folder):
     """The bytes of each tensor of a published model."""
-    data = (folder / "model.safetensors").read_bytes()
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:start])
-    header.pop("__metadata__", None)
-    return {name: data[start + entry["data_offsets"][0]:start + entry["data_offsets"][1]] for name, entry in header.items()}
+    return {name: weights.read() for name, weights in safetensors.read(folder / "model.safetensors")[1].items()}
 
 
 class Runs(unittest.TestCase):
