@@ -126,7 +126,8 @@ class Supervised(pipeline.StoreTest):
         self.refused(65, ["none of the", "NONE"], "train-supervised", *images, "--labels", self.labels(NONE=np.nan), "--targets", "NONE")
         self.refused(64, ["'labels' is not set", "MASS"], "train-supervised", *images, "--targets", "MASS")
         self.refused(64, ["'targets'"], "train-supervised", *images, "--targets", "redshift,redshift")
-        self.refused(64, ["'batch-size' = 400"], "train-supervised", *images, *STORES["image"][2:], "--batch-size", 400, ranks=(1,))
+        self.refused(64, ["'batch-size' = 400"], "train-supervised", *STORES["spectrum"], "--pairs", RUN / "pairs", "--batch-size", 400,
+                     ranks=(1,))
         self.refused(64, ["'images' is not set"], "train-supervised", "--spectra", RUN / "spectra")
 
 
