@@ -249,7 +249,7 @@ TEST(InfoNce, ByASharedMatrixIsWrongWithoutGradientThroughTheGatheringAsIsKnown)
                 return with_grad ? all : at::where(own, all, all.detach());
             };
             const auto images = gathered(pairs.image), spectra = gathered(pairs.spectrum);
-            const auto begin = local_loss ? first : 0, count = local_loss ? 3 : 6;
+            const std::int64_t begin = local_loss ? first : 0, count = local_loss ? 3 : 6;
             const auto loss = 0.5 * (cross_entropy(images.narrow(0, begin, count), spectra, begin) +
                                      cross_entropy(spectra.narrow(0, begin, count), images, begin));
             (loss / 2).backward();
