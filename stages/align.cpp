@@ -179,7 +179,9 @@ private:
                                   }
                                   context_.progress.update(done);
                               });
-        context_.progress.end();
+        if (begun) {
+            context_.progress.end();
+        }
         context_.metric(
             {{"event", "token cache"}, {"path", path}, {"bytes", bytes()}, {"seconds", seconds() - start}});
         return true;

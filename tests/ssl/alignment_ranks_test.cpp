@@ -70,7 +70,7 @@ TEST_F(AlignmentOfRanks, WithoutGatheringHasTheLossOfFewerNegativesAndOtherGradi
     type_ = at::kDouble;
     auto alone = test::this_rank_alone();
     const auto whole = first(alone, "grad"), local = first(ranks_, "none");
-    const auto& name = "spectrum_encoder.head.cross_attention.query";
+    const auto& name = "spectrum_encoder.cross_attention.query";
     if (ranks_.size() == 1) {
         EXPECT_NEAR(local.loss / whole.loss, 1, 1e-10);
         return;

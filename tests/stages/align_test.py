@@ -40,7 +40,8 @@ class Runs(unittest.TestCase):
 
     def refused(self, code, *more):
         """What the run says that must end with `code`."""
-        line = pipeline.command("align", RUN, 2, self.folder / "refused", map(str, more))
+        output = pathlib.Path(tempfile.mkdtemp(dir=self.folder)) / "refused"
+        line = pipeline.command("align", RUN, 2, output, map(str, more))
         done = subprocess.run(line, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=pipeline.environment(),
                               timeout=120)
         self.assertEqual(done.returncode, code, done.stderr)
@@ -102,7 +103,7 @@ class TokenCache(Runs):
         cache = self.folder / "tokens"
         self.align("first", "--token-cache", cache, "--steps", 2)
         (cache / "manifest.json").unlink()  # as if it had been killed before its end
-        message = self.refused(73, "--token-cache", cache, "--token-cache-part-rows", 32)
+        message = self.refused(73, "--token-cache", cache, "--token-cache-part-rows", 64)
         self.assertIn("removing the folder makes the output anew", message)
 
     def test_without_room_is_refused(self):

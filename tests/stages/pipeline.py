@@ -42,12 +42,14 @@ def launcher(ranks):
 
 
 def command(stage, run, ranks=2, output=None, more=()):
-    """The command line of a stage whose inputs lie in the folder `run`."""
+    """The command line of a stage whose inputs lie in the folder `run`, unless `more` names others."""
     folder, inputs = STAGES[stage]
+    more = [str(word) for word in more]
     line = [*launcher(ranks), BIN / f"astroclip-{stage}", "--config", CONFIG, "--output", output or run / folder]
     for option, name in inputs.items():
-        line += [f"--{option}", run / name]
-    return [str(word) for word in [*line, *more]]
+        if f"--{option}" not in more:
+            line += [f"--{option}", run / name]
+    return [*map(str, line), *more]
 
 
 def call(line, code=0, **options):
