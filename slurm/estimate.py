@@ -205,8 +205,8 @@ def search(s, config, values, ranks):
 
 def evaluate(s, config, values, ranks):
     width = Settings("align", config, values).number("embed-dim", 1024)
-    pairs = expected(config)[2]
-    return Need(LIBRARIES + pairs * 2 * 4 * width, pairs * 100, "predictions")
+    images, _, pairs = expected(config)
+    return Need(LIBRARIES + pairs * (2 * 4 + 2 * 8) * width, images * 50, "predictions")
 
 
 FORMULAS = {

@@ -144,8 +144,10 @@ def selected(config, begin=None, only=None, until=None):
 
 # --- the configuration -------------------------------------------------------------------------------------------
 
-SECTIONS = ("run", "simulate", *STAGES)
-PATH_KEYS = {"input", "cutouts", "query-file", "labels", "output", *(option for stage in STAGES.values() for option in stage.inputs)}
+BESIDE = ("train-supervised",)  # commands that are no stages of a run; their settings stand in its configuration
+SECTIONS = ("run", "simulate", *STAGES, *BESIDE)
+PATH_KEYS = {"input", "cutouts", "query-file", "labels", "morphology", "output",
+             *(option for stage in STAGES.values() for option in stage.inputs)}
 SLURM_KEYS = {
     f"slurm-{key}"
     for key in (
@@ -255,7 +257,7 @@ class Config:
         """Paths become absolute, since jobs may start in another folder; what is evaluated is the model that embedded."""
         if "model" in self.section("embed"):
             self.sections.setdefault("evaluate", {}).setdefault("model", self.section("embed")["model"])
-        for name in STAGES:
+        for name in (*STAGES, *BESIDE):
             for key in PATH_KEYS & set(self.section(name)):
                 self.sections[name][key] = os.path.abspath(os.path.expanduser(self.sections[name][key]))
 

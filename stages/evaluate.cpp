@@ -23,19 +23,12 @@ const stage::Description description{
     "      --spectra run/spectra --pairs run/pairs --output run/evaluation",
     true};
 
-nlohmann::json all_scores(const Inputs& inputs, const Options& o, const stage::Compute& compute,
-                          stage::Context& context, std::string& predictions)
+nlohmann::json all_scores(const Case& of, const Measured& measured, const stage::Compute& compute,
+                          std::string& predictions)
 {
-    const auto measured = measure(inputs, o, context);
-    context.stop_if_requested("evaluation: nothing is lost but this stage's own minutes");
-    const auto features = all_features(inputs, measured);
-    const auto learned = learned_predictions(inputs, compute, context);
-    const auto& sample = inputs.sample;
-    const Case of{inputs, features, learned, o, context, with_rows(inputs.properties, sample, context.world)};
-    if (o.neighbours > sample.train && context.world.is_root()) {
-        log::warn("neighbours = {}: there are {} training galaxies, and all of them are taken", o.neighbours,
-                  sample.train);
-    }
+    const auto& inputs = of.inputs;
+    const auto& o = of.o;
+    const auto& sample = of.sample();
     auto redshift = redshifts(of);
     predictions = redshift.csv;
     nlohmann::json scores = {{"photo_z", redshift.neighbours},
@@ -79,8 +72,19 @@ void run(const Options& o, stage::Context& context)
         return;
     }
     auto& output = context.open_output(o.output, inputs->ids(o));
+    const auto measured = measure(*inputs, o, context);
+    context.stop_if_requested("evaluation: nothing is lost but this stage's own minutes");
+    const auto features = all_features(*inputs, measured);
+    const auto learned = learned_predictions(*inputs, compute, context);
+    const Case of{*inputs, features, learned,
+                  o,       context,  with_rows(inputs->properties, sample, context.world)};
+    if (o.neighbours > sample.train && context.world.is_root()) {
+        log::warn("neighbours = {}: there are {} training galaxies, and all of them are taken", o.neighbours,
+                  sample.train);
+    }
     std::string predictions;
-    const auto scores = all_scores(*inputs, o, compute, context, predictions);
+    const auto scores = all_scores(of, measured, compute, predictions);
+    if (o.predict) publish_predictions(of, output.path() + "/predictions", context);
     context.world.on_root([&] {
         store::publish_text(output.path() + "/evaluation.json", scores.dump(1) + "\n");
         store::publish_text(output.path() + "/predictions.csv", predictions);
@@ -88,10 +92,10 @@ void run(const Options& o, stage::Context& context)
     output.publish({{"kind", "evaluation"}, {"sample", scores.at("sample")}},
                    {"evaluation.json", "predictions.csv"});
     for (const auto* mode : {"is", "si"}) {
-        const auto& of = scores.at("retrieval").at(mode);
+        const auto& one = scores.at("retrieval").at(mode);
         log::info("{}: the true partner is among the first 10 for {:.1f} % of {} ({:.1f} times chance)", mode,
-                  100 * of.at("recall_at_10").get<double>(), of.at("n").get<std::int64_t>(),
-                  of.at("times_chance").get<double>());
+                  100 * one.at("recall_at_10").get<double>(), one.at("n").get<std::int64_t>(),
+                  one.at("times_chance").get<double>());
     }
     for (const auto& [name, one] : scores.at("photo_z_supervised").items()) {
         log::info("{}: R2 of the redshift {:.3f}, trained on labels for {:.1f} epochs, the best after {:.1f}",

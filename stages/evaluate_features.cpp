@@ -71,13 +71,6 @@ at::Tensor catalogue_magnitudes(const Inputs& inputs)
     return flux.isfinite().any().item<bool>() ? catalogue::magnitudes(flux.t()) : at::Tensor();
 }
 
-at::Tensor raw_embedding(const store::Reader& embeddings, const std::vector<std::int64_t>& rows,
-                         const std::string& modality)
-{
-    const auto unit = data::read_rows(embeddings, modality + "_embedding", rows);
-    return unit * data::read_rows(embeddings, modality + "_embedding_norm", rows).unsqueeze(1);
-}
-
 }  // namespace
 
 // Galaxies are cut into the model's compute batches on the sample's own numbers; a rank owns whole batches,
@@ -130,6 +123,13 @@ Measured measure(const Inputs& inputs, const Options& o, stage::Context& context
     }
     measured.magnitudes = catalogue_magnitudes(inputs);
     return measured;
+}
+
+at::Tensor raw_embedding(const store::Reader& embeddings, const std::vector<std::int64_t>& rows,
+                         const std::string& modality)
+{
+    const auto unit = data::read_rows(embeddings, modality + "_embedding", rows);
+    return unit * data::read_rows(embeddings, modality + "_embedding_norm", rows).unsqueeze(1);
 }
 
 std::vector<Features> all_features(const Inputs& inputs, const Measured& measured)

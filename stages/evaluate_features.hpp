@@ -27,6 +27,9 @@ struct Features {
     bool embedding = false;  // of a trained model
     bool standardise = true;
 };
+// What the model gave for some rows of the catalogue, [rows, E]: not the unit vectors that it holds.
+at::Tensor raw_embedding(const store::Reader& embeddings, const std::vector<std::int64_t>& rows,
+                         const std::string& modality);
 std::vector<Features> all_features(const Inputs& inputs, const Measured& measured);
 
 }  // namespace astroclip::evaluate

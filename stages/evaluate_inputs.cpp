@@ -125,6 +125,9 @@ void bind(config::Section options, Options& o)
         .option("morphology-epochs", o.morphology_epochs, "of the classifiers", at_least(1))
         .option("double-softmax", o.double_softmax, "classifiers as published: softmax of the softmax")
         .option("neighbours", o.neighbours, "k of the regression", at_least(1))
+        .option("predict", o.predict,
+                "also redshift and properties of every galaxy of the catalogue that has an image, in "
+                "OUTPUT/predictions")
         .option("bootstraps", o.bootstraps, "resamples behind each 95 % interval", at_least(10))
         .option("pixel-crop", o.pixel_crop, "side of the centre whose pixels are a baseline [pixel], even",
                 at_least(2))

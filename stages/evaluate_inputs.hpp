@@ -28,6 +28,7 @@ struct Options {
     int flows = 10;
     int morphology_epochs = 25;
     bool double_softmax = false;
+    bool predict = true;
     int bootstraps = 1000;
     int pixel_crop = 48;
     int pixel_components = 32;

@@ -46,6 +46,10 @@ nlohmann::json morphology(const Case& of);
 nlohmann::json retrieval(const std::string& from, const std::string& to, const Case& of,
                          const Measured& measured, const stage::Compute& compute);
 
+// Redshift and properties of every galaxy of the catalogue that has an image, from its nearest neighbours
+// among the training galaxies other than itself: a store of predictions, in the order of the catalogue.
+void publish_predictions(const Case& of, const std::string& folder, stage::Context& context);
+
 // The published table with our figures in its rows; what it does not have follows.
 nlohmann::json published_table(const Case& of, const nlohmann::json& scores);
 

@@ -366,7 +366,8 @@ double resident_gib()
 
 void time_steps(const Options& o, int threads)
 {
-    keep_freed_memory();
+    // As stages do, but where the question is what the loss holds at once, which a heap with holes hides.
+    if (o.step.front() != "loss") keep_freed_memory();
     at::set_num_threads(threads);
     const comm::World world(MPI_COMM_WORLD);
     const auto ranks = comm::make_mpi_communicator(world);

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <filesystem>
 #include <iostream>
+#include <limits>
 #include <map>
+#include <optional>
 
 #include "config/options.hpp"
 #include "core/error.hpp"
@@ -30,10 +32,12 @@ const program::Description description{
     "same\n"
     "store and columns, are left as they are: the same command goes on after an interruption.\n\n"
     "  astroclip-export-fits --store run/embeddings --output run/catalog\n"
+    "  astroclip-export-fits --store run/embeddings --predictions run/evaluation/predictions --output "
+    "run/catalog\n"
     "  astroclip-export-fits --store run/embeddings --output positions --columns object_id,ra,dec,z_spec"};
 
 struct Options {
-    std::string store, output, columns, name = "catalog";
+    std::string store, predictions, output, columns, name = "catalog";
     bool trust = false;
 };
 
@@ -41,6 +45,9 @@ void bind(config::Section options, Options& o)
 {
     using config::runtime_only;
     options.option("store", o.store, "store to export", runtime_only())
+        .option("predictions", o.predictions,
+                "store of predictions that evaluate made of it, for more columns; empty: none",
+                runtime_only())
         .option("output", o.output, "folder of the tables", runtime_only())
         .option("name", o.name, "the files are NAME-00000.fits, ...")
         .option("columns", o.columns, "columns to export, separated by commas; empty: all")
@@ -115,19 +122,96 @@ std::vector<fits::TableKey> header_keys(const store::Reader& store, std::int64_t
     return keys;
 }
 
-std::vector<store::Column> chosen_columns(const store::Reader& store, const std::string& names)
+// What evaluate predicted for rows of a catalogue, brought to its rows from the first to the last. The
+// predictions are in the catalogue's order, so that one pass over both suffices.
+class Predictions {
+public:
+    Predictions(const std::string& path, const store::Reader& catalogue, bool trust)
+        : store_(path, "predictions", trust)
+    {
+        const auto made_of = store_.manifest().at("request").at("inputs").value("embeddings", "");
+        if (made_of != catalogue.content_id()) {
+            throw DataError(path, fmt::format("was made of another catalogue than {}", catalogue.path()));
+        }
+    }
+
+    const store::Reader& store() const { return store_; }
+
+    // Goes to the next rows of the catalogue, which have these ids.
+    void go_to(const std::vector<std::int64_t>& ids)
+    {
+        first_ += matched_;
+        std::vector<std::int64_t> ours(
+            static_cast<std::size_t>(std::min(std::ssize(ids), store_.rows() - first_)));
+        store_.read("object_id", first_, std::ssize(ours), ours.data());
+        matched_ = 0;
+        place_.clear();
+        for (const auto id : ids) {
+            const bool same = matched_ < std::ssize(ours) && ours[static_cast<std::size_t>(matched_)] == id;
+            place_.push_back(same ? matched_++ : -1);
+        }
+    }
+
+    // Of those rows; NaN where nothing was predicted. All columns but object_id are float32.
+    std::vector<char> read_bytes(const store::Column& column) const
+    {
+        const auto items = column.row_items();
+        std::vector<float> found(static_cast<std::size_t>(matched_) * items);
+        store_.read(column.name, first_, matched_, found.data());
+        std::vector<char> bytes(place_.size() * column.row_bytes());
+        auto* out = reinterpret_cast<float*>(bytes.data());
+        for (const auto place : place_) {
+            out = place < 0 ? std::fill_n(out, items, std::numeric_limits<float>::quiet_NaN())
+                            : std::copy_n(found.data() + static_cast<std::size_t>(place) * items, items, out);
+        }
+        return bytes;
+    }
+
+private:
+    store::Reader store_;
+    std::int64_t first_ = 0, matched_ = 0;  // rows of the predictions
+    std::vector<std::int64_t> place_;       // of each row asked for among the matched, -1: none
+};
+
+struct ExportedColumn {
+    store::Column column;
+    bool predicted = false;
+};
+
+std::vector<ExportedColumn> all_columns(const store::Reader& store,
+                                        const std::optional<Predictions>& predictions)
+{
+    std::vector<ExportedColumn> columns;
+    for (const auto& column : store.schema().columns) columns.push_back({column});
+    if (predictions) {
+        const auto& others = predictions->store().schema().columns;
+        for (auto column = others.begin() + 1; column != others.end(); ++column) {
+            if (store.schema().has(column->name)) {
+                throw DataError(predictions->store().path(),
+                                fmt::format("has a column '{}', and so has {}", column->name, store.path()));
+            }
+            columns.push_back({*column, true});
+        }
+    }
+    return columns;
+}
+
+std::vector<ExportedColumn> chosen_columns(const std::vector<ExportedColumn>& all, const std::string& names,
+                                           const std::string& path)
 {
     if (names.empty()) {
-        return store.schema().columns;
+        return all;
     }
-    std::vector<store::Column> columns;
+    std::vector<ExportedColumn> columns;
     for (std::size_t begin = 0; begin < names.size();) {
         const auto end = std::min(names.find(',', begin), names.size());
         const auto name = names.substr(begin, end - begin);
-        if (!store.schema().has(name)) {
-            throw ConfigError(fmt::format("'columns': {} has no column '{}'", store.path(), name));
+        const auto found =
+            std::find_if(all.begin(), all.end(), [&](const auto& each) { return each.column.name == name; });
+        if (found == all.end()) {
+            throw ConfigError(fmt::format("'columns': {} has no column '{}'", path, name));
         }
-        columns.push_back(store.schema().column(name));
+        columns.push_back(*found);
         begin = end + 1;
     }
     return columns;
@@ -150,11 +234,12 @@ struct Part {
 
 class Export {
 public:
-    Export(const Options& o, bool force)
-        : o_(o), force_(force), store_(o.store, "", o.trust), columns_(chosen_columns(store_, o.columns))
+    Export(const Options& o, bool force) : o_(o), force_(force), store_(o.store, "", o.trust)
     {
-        std::size_t row_bytes = 0;
-        for (const auto& column : columns_) row_bytes += column.row_bytes();
+        if (!o.predictions.empty()) predictions_.emplace(o.predictions, store_, o.trust);
+        columns_ = chosen_columns(all_columns(store_, predictions_), o.columns, store_.path());
+        std::size_t row_bytes = sizeof(std::int64_t);
+        for (const auto& each : columns_) row_bytes += each.column.row_bytes();
         constexpr std::size_t bytes_at_once = 32U << 20;
         rows_at_once_ = static_cast<std::int64_t>(std::max<std::size_t>(1, bytes_at_once / row_bytes));
     }
@@ -179,7 +264,11 @@ private:
     void export_part(const Part& part)
     {
         const auto path = fmt::format("{}/{}-{:05}.fits", o_.output, o_.name, part.number);
-        if (!is_there(path, part)) {
+        if (is_there(path, part)) {
+            for (auto row = part.first; row < part.first + part.rows; row += rows_at_once_) {
+                go_to(row, std::min(rows_at_once_, part.first + part.rows - row));
+            }
+        } else {
             store::publish_file(path, [&](const std::string& temporary) { write_table(temporary, part); });
         }
         std::cout << path << '\n';
@@ -194,10 +283,11 @@ private:
         const fits::File file(path);
         const auto table = file.first_table();
         const auto there = file.columns(table);
-        const bool same_columns = std::equal(there.begin(), there.end(), columns_.begin(), columns_.end(),
-                                             [](const auto& a, const auto& b) { return a.name == b.name; });
+        const bool same_columns =
+            std::equal(there.begin(), there.end(), columns_.begin(), columns_.end(),
+                       [](const auto& a, const auto& b) { return a.name == b.column.name; });
         if (!same_columns || file.text(table, "STOREID") != store_.content_id() ||
-            file.rows(table) != part.rows) {
+            file.text(table, "PREDID") != predictions_id() || file.rows(table) != part.rows) {
             throw OutputConflict(path,
                                  "is another export, of another store or with other columns; --force "
                                  "replaces it");
@@ -208,15 +298,22 @@ private:
     void write_table(const std::string& path, const Part& part)
     {
         std::vector<fits::TableColumn> described;
-        for (const auto& column : columns_) described.push_back(fits_column(column));
-        fits::TableWriter table(path, store_.schema().kind, described, part.rows,
-                                header_keys(store_, part.number, part.of));
+        for (const auto& each : columns_) described.push_back(fits_column(each.column));
+        auto keys = header_keys(store_, part.number, part.of);
+        if (predictions_) {
+            keys.push_back({"PREDID", predictions_id(), "content of the predictions"});
+            keys.push_back(
+                {"PREDMETH", predictions_->store().schema().attributes.value("method", ""), "of them"});
+        }
+        fits::TableWriter table(path, store_.schema().kind, described, part.rows, keys);
         for (std::int64_t row = 0; row < part.rows; row += rows_at_once_) {
             const auto count = std::min(rows_at_once_, part.rows - row);
             std::vector<std::vector<char>> bytes;
             std::vector<const char*> values;
-            for (const auto& column : columns_) {
-                bytes.push_back(read_bytes(store_, column, part.first + row, count));
+            go_to(part.first + row, count);
+            for (const auto& [column, predicted] : columns_) {
+                bytes.push_back(predicted ? predictions_->read_bytes(column)
+                                          : read_bytes(store_, column, part.first + row, count));
                 values.push_back(bytes.back().data());
             }
             table.append(values, count);
@@ -225,10 +322,22 @@ private:
         table.close();
     }
 
+    void go_to(std::int64_t first, std::int64_t count)
+    {
+        if (predictions_) {
+            std::vector<std::int64_t> ids(static_cast<std::size_t>(count));
+            store_.read("object_id", first, count, ids.data());
+            predictions_->go_to(ids);
+        }
+    }
+
+    std::string predictions_id() const { return predictions_ ? predictions_->store().content_id() : ""; }
+
     const Options& o_;
     bool force_;
     store::Reader store_;
-    std::vector<store::Column> columns_;
+    std::optional<Predictions> predictions_;
+    std::vector<ExportedColumn> columns_;
     std::int64_t rows_at_once_ = 1;
     Progress progress_{true};
 };

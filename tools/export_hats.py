@@ -2,6 +2,7 @@
 """Writes a catalogue of embeddings as a HATS catalogue: Parquet files by place on the sky, for LSDB.
 
     tools/export_hats.py run/embeddings run/catalog-hats
+    tools/export_hats.py run/embeddings run/catalog-hats --predictions run/evaluation/predictions     # with z_phot, ...
     lsdb.open_catalog("run/catalog-hats").cone_search(ra, dec, 60)
 
 Units, UCDs and descriptions are metadata of the Parquet fields; provenance stands in hats.properties. The store is read once, in
@@ -130,9 +131,11 @@ def write_files(columns, pixels, spilled, dataset):
     pq.write_metadata(columns.schema, dataset / "_common_metadata")
 
 
-def properties(columns, pixels, name):
+def properties(columns, pixels, name, predictions):
     store = columns.store
     facts = {key: text(value) for key, value in store.attributes.items()}
+    if predictions:
+        facts["predictions"], facts["prediction_method"] = predictions.manifest["content_id"], text(predictions.attributes.get("method", ""))
     area = sum(4.0 ** -order / 12 for order, _, _ in pixels)
     default = [each for each in columns.names if store[each].ndim == 1]
     lines = {
@@ -143,11 +146,13 @@ def properties(columns, pixels, name):
         "obs_title": "Embeddings of galaxies", "bib_reference": facts.get("citation", ""), "obs_copyright": facts.get("licence", ""),
         "hats_frame": facts.get("radesys", "ICRS"), "astroclip_store": store.manifest["content_id"],
         **{f"astroclip_{key}": facts[key] for key in ("model", "model_id", "configuration_digest", "inputs", "bands", "pixel_scale",
-                                                     "qflag_bits") if key in facts}}
+                                                     "qflag_bits", "predictions", "prediction_method") if key in facts}}
     return "".join(f"{key}={str(value).replace(chr(10), ' ')}\n" for key, value in lines.items() if value != "")
 
 
-def export(store, output, name, most_rows, half):
+def export(store, output, name, most_rows, half, predictions=None):
+    if predictions:
+        store.join(predictions)
     columns = Columns(store, half)
     healpix = store["healpix_29"][:]
     if len(healpix) == 0:
@@ -162,7 +167,7 @@ def export(store, output, name, most_rows, half):
         write_files(columns, pixels, spilled, dataset)
         spilled.rmdir()
         (work / "partition_info.csv").write_text("Norder,Npix\n" + "".join(f"{o},{p}\n" for o, p, _ in pixels), encoding="utf-8")
-        (work / "hats.properties").write_text(properties(columns, pixels, name), encoding="utf-8")
+        (work / "hats.properties").write_text(properties(columns, pixels, name, predictions), encoding="utf-8")
         os.rename(work, output)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -176,13 +181,16 @@ def main():
     parser.add_argument("--name", default="astroclip", help="name of the catalogue (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=100_000, help="most rows of a file (default: %(default)s)")
     parser.add_argument("--half", action="store_true", help="embeddings as float16: half the size, 3 digits")
+    parser.add_argument("--predictions", metavar="STORE", help="what evaluate predicted of this catalogue, as more columns")
     arguments = parser.parse_args()
     if arguments.rows < 1:
         parser.error("--rows must be at least 1")
     if arguments.output.exists():
         print(f"export_hats: {arguments.output}: is there already; a published catalogue is not changed", file=sys.stderr)
         return 73
-    print(json.dumps(export(Store(arguments.store, "embeddings"), arguments.output, arguments.name, arguments.rows, arguments.half)))
+    predictions = Store(arguments.predictions, "predictions") if arguments.predictions else None
+    print(json.dumps(export(Store(arguments.store, "embeddings"), arguments.output, arguments.name, arguments.rows, arguments.half,
+                            predictions)))
     return 0
 
 

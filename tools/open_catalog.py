@@ -21,6 +21,28 @@ class StoreError(Exception):
     """The store is incomplete, or not what its manifest says."""
 
 
+class JoinedColumn:
+    """A column of another store, row by row beside the rows of this one; NaN where `places` has -1."""
+
+    def __init__(self, dataset, places):
+        self.dataset, self.places = dataset, places
+        self.dtype, self.attrs = dataset.dtype, dataset.attrs
+        self.shape = (len(places), *dataset.shape[1:])
+        self.ndim = len(self.shape)
+
+    def __len__(self):
+        return len(self.places)
+
+    def __getitem__(self, rows):
+        places = self.places[rows]
+        values = np.full((*places.shape, *self.shape[1:]), np.nan, self.dtype)
+        found = places >= 0
+        if found.any():
+            first, last = places[found].min(), places[found].max() + 1
+            values[found] = self.dataset[first:last][places[found] - first]
+        return values
+
+
 class Store:
     """A complete store, open for reading: `store["flux"][rows]`."""
 
@@ -35,6 +57,21 @@ class Store:
         self.rows = int(self.content["rows"])
         self.file = h5py.File(self.path / "index.h5", "r")
         self.columns = [column["name"] for column in self.content["schema"]["columns"]]
+        self.joined = {}
+
+    def join(self, predictions):
+        """Adds the columns of a store of predictions that evaluate made of this catalogue: of its rows with an image, in their order."""
+        if predictions.manifest["request"]["inputs"].get("embeddings") != self.manifest["content_id"]:
+            raise StoreError(f"{predictions.path}: was made of another catalogue than {self.path}")
+        found = self["has_image"][:] == 1
+        if not np.array_equal(self["object_id"][:][found], predictions["object_id"][:]):
+            raise StoreError(f"{predictions.path}: its galaxies are not those of {self.path} that have an image")
+        places = np.where(found, np.cumsum(found) - 1, -1)
+        for name in predictions.columns[1:]:
+            if name in self:
+                raise StoreError(f"{predictions.path}: has a column '{name}', and so has {self.path}")
+            self.joined[name] = JoinedColumn(predictions[name], places)
+            self.columns.append(name)
 
     def _read_manifest(self):
         path = self.path / "manifest.json"
@@ -57,12 +94,14 @@ class Store:
                 raise StoreError(f"{path}: has {path.stat().st_size} bytes, the manifest says {entry['bytes']}")
 
     def __getitem__(self, column):
+        if column in self.joined:
+            return self.joined[column]
         if column not in self.file:
             raise StoreError(f"{self.path}: has no column '{column}' (there are {', '.join(self.columns)})")
         return self.file[column]
 
     def __contains__(self, column):
-        return column in self.file
+        return column in self.file or column in self.joined
 
     @property
     def attributes(self):
@@ -83,12 +122,15 @@ def text(value):
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def open_catalog(path, columns=None, rows=slice(None)):
-    """The store's columns (all of them, or those named) as a Table, with units and descriptions."""
+def open_catalog(path, columns=None, rows=slice(None), predictions=None):
+    """The store's columns (all of them, or those named) as a Table, with units and descriptions; with those of a store of
+    predictions, if one is given."""
     from astropy import units
     from astropy.table import Column, Table
 
     store = Store(path)
+    if predictions:
+        store.join(Store(predictions, "predictions"))
     table = Table(meta={key: text(value) if isinstance(value, bytes) else value for key, value in store.attributes.items()})
     for name in columns or store.columns:
         dataset = store[name]
@@ -111,8 +153,9 @@ def main():
     parser.add_argument("store", metavar="STORE", help="folder of the store")
     parser.add_argument("--columns", type=lambda word: word.split(","), help="names, separated by commas")
     parser.add_argument("--rows", type=row_range, default=slice(0, 10), metavar="FIRST:LAST", help="default 0:10")
+    parser.add_argument("--predictions", metavar="STORE", help="what evaluate predicted of the catalogue, as more columns")
     arguments = parser.parse_args()
-    table = open_catalog(arguments.store, arguments.columns, arguments.rows)
+    table = open_catalog(arguments.store, arguments.columns, arguments.rows, arguments.predictions)
     table.info("attributes")
     table.pprint_all()
 

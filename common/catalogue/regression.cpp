@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <limits>
 #include <span>
 #include <tuple>
 #include <vector>
@@ -23,11 +24,12 @@ at::Tensor ColumnScale::standardise(const at::Tensor& x) const { return (x.to(at
 
 namespace {
 
-constexpr std::int64_t queries_at_once = 64;
+struct Nearest {
+    at::Tensor distance, rows;  // [q, k], nearest first
+};
 
-// Distances [q, k] and rows [q, k] of the k nearest training rows, nearest first.
-std::pair<at::Tensor, at::Tensor> k_nearest(const at::Tensor& train, const at::Tensor& train_square,
-                                            const at::Tensor& query, std::int64_t k)
+Nearest k_nearest(const at::Tensor& train, const at::Tensor& train_square, const at::Tensor& query,
+                  const at::Tensor& own, std::int64_t k)
 {
     // |a|² - 2ab orders the rows but for rounding (and cannot tell a distance of 0); a few more rows than
     // needed are taken by it, and ordered by their true distances.
@@ -37,19 +39,27 @@ std::pair<at::Tensor, at::Tensor> k_nearest(const at::Tensor& train, const at::T
     const auto rows = std::get<0>(candidates.sort(1, false));
     const auto apart =
         train.index_select(0, rows.flatten()).view({rows.size(0), rows.size(1), -1}) - query.unsqueeze(1);
-    const auto [distance, place] = at::linalg_vector_norm(apart, 2, at::IntArrayRef{2}).sort(true, 1, false);
+    auto distances = at::linalg_vector_norm(apart, 2, at::IntArrayRef{2});
+    if (own.defined()) {
+        distances.masked_fill_(rows == own.unsqueeze(1), std::numeric_limits<double>::infinity());
+    }
+    const auto [distance, place] = distances.sort(true, 1, false);
     return {distance.narrow(1, 0, k), rows.gather(1, place).narrow(1, 0, k)};
 }
 
-// Σ w·y / Σ w of each query's neighbours, w = 1/distance, or 1 on the neighbours at distance 0 if there are
-// any.
-at::Tensor weighted_mean(const at::Tensor& targets, const at::Tensor& distance, const at::Tensor& rows)
+// Mean and scatter of each query's neighbours with the weights w = 1/distance, or 1 on the neighbours at
+// distance 0 if there are any.
+std::pair<at::Tensor, at::Tensor> weighted_mean(const at::Tensor& targets, const Nearest& nearest)
 {
+    const auto& [distance, rows] = nearest;
     const auto zero = distance == 0;
-    const auto weight = at::where(zero.any(1, true), zero.to(at::kDouble), distance.reciprocal());
+    const auto weight =
+        at::where(zero.any(1, true), zero.to(at::kDouble), distance.reciprocal()).unsqueeze(2);
     const auto values =
         targets.index_select(0, rows.flatten()).view({rows.size(0), rows.size(1), targets.size(1)});
-    return (values * weight.unsqueeze(2)).sum(1) / weight.sum(1, true);
+    const auto mean = (values * weight).sum(1) / weight.sum(1);
+    const auto variance = ((values - mean.unsqueeze(1)).square() * weight).sum(1) / weight.sum(1);
+    return {mean, variance.sqrt()};
 }
 
 // The ranks' blocks of queries, one after the other, as [m, columns].
@@ -68,35 +78,48 @@ at::Tensor gather_blocks(const comm::World& world, const std::vector<at::Tensor>
 
 }  // namespace
 
-KnnResult knn_regression(const comm::World& world, const at::Tensor& train, const at::Tensor& targets,
-                         const at::Tensor& query, const KnnConfig& config)
+KnnRegression::KnnRegression(const at::Tensor& train, const at::Tensor& targets, const KnnConfig& config)
+    : standardise_(config.standardise), neighbours_(std::min<std::int64_t>(config.neighbours, train.size(0)))
 {
     if (train.size(0) == 0) {
         throw DataError("k-nearest-neighbour regression", "the training set is empty");
     }
-    const auto scale = ColumnScale::of(train);
-    const auto prepare = [&](const at::Tensor& x) {
-        return config.standardise ? scale.standardise(x) : x.to(at::kDouble);
-    };
-    const auto x = prepare(train);
-    const auto square = x.square().sum(1);
-    const auto y = targets.to(at::kDouble).view({train.size(0), -1});
-    const auto q = prepare(query);
-    const auto k = std::min<std::int64_t>(config.neighbours, train.size(0));
+    scale_ = ColumnScale::of(train);
+    train_ = prepared(train);
+    train_square_ = train_.square().sum(1);
+    targets_ = targets.to(at::kDouble).view({train.size(0), -1});
+}
 
-    const auto blocks = (q.size(0) + queries_at_once - 1) / queries_at_once;
+at::Tensor KnnRegression::prepared(const at::Tensor& x) const
+{
+    return standardise_ ? scale_.standardise(x) : x.to(at::kDouble);
+}
+
+KnnRegression::Prediction KnnRegression::predict(const at::Tensor& query, const at::Tensor& own) const
+{
+    const auto nearest = k_nearest(train_, train_square_, prepared(query), own, neighbours_);
+    const auto [mean, scatter] = weighted_mean(targets_, nearest);
+    return {{mean, nearest.rows}, scatter};
+}
+
+KnnResult knn_regression(const comm::World& world, const at::Tensor& train, const at::Tensor& targets,
+                         const at::Tensor& query, const KnnConfig& config)
+{
+    const KnnRegression regression(train, targets, config);
+    constexpr auto at_once = KnnRegression::queries_at_once;
+    const auto blocks = (query.size(0) + at_once - 1) / at_once;
     std::vector<at::Tensor> predicted, neighbours;
     for (auto block = blocks * world.rank() / world.size();
          block < blocks * (world.rank() + 1) / world.size(); ++block) {
         alive("neighbours of a block of galaxies");
-        const auto first = block * queries_at_once;
-        const auto some = q.narrow(0, first, std::min(queries_at_once, q.size(0) - first));
-        const auto [distance, rows] = k_nearest(x, square, some, k);
-        predicted.push_back(weighted_mean(y, distance, rows));
-        neighbours.push_back(rows);
+        const auto first = block * at_once;
+        const auto some =
+            regression.predict(query.narrow(0, first, std::min(at_once, query.size(0) - first)));
+        predicted.push_back(some.predicted);
+        neighbours.push_back(some.neighbours);
     }
-    return {gather_blocks<double>(world, predicted, y.size(1)),
-            gather_blocks<std::int64_t>(world, neighbours, k)};
+    return {gather_blocks<double>(world, predicted, regression.targets()),
+            gather_blocks<std::int64_t>(world, neighbours, regression.neighbours())};
 }
 
 }  // namespace astroclip::catalogue

@@ -33,6 +33,9 @@ RegressorConfig regressor_config(const WeightsFile& file)
         config.targets.push_back(targets.substr(begin, end - begin));
         begin = end + 1;
     }
+    if (model == of_images) {
+        config.resnet_width = static_cast<int>(file.tensor("model.resnet.conv1.weight").size(0));
+    }
     return config;
 }
 
@@ -45,8 +48,10 @@ RegressorImpl::RegressorImpl(const RegressorConfig& config) : config_(config)
         throw ConfigError("'targets' is empty: there is nothing to predict");
     }
     if (config.modality == "image") {
-        resnet =
-            ResNet(ResNetConfig{.layers = 18, .embed_dim = static_cast<int>(outputs), .projection = false});
+        resnet = ResNet(ResNetConfig{.layers = 18,
+                                     .embed_dim = static_cast<int>(outputs),
+                                     .projection = false,
+                                     .stem_width = config.resnet_width});
         register_module("model", std::make_shared<torch::nn::Module>())->register_module("resnet", resnet);
     } else if (config.modality == "spectrum") {
         spectrum_network = register_module("model", ConvolutionAttention(outputs));

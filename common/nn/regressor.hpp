@@ -12,6 +12,7 @@ namespace astroclip::nn {
 struct RegressorConfig {
     std::string modality = "image";    // image: a ResNet-18; spectrum: convolutions and attention
     std::vector<std::string> targets;  // what its outputs are
+    int resnet_width = 64;             // channels of the first stage
 };
 
 // AstroCLIP's supervised baselines: a network that predicts numbers from images or spectra, with the scale

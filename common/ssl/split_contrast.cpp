@@ -8,11 +8,13 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <vector>
 
 #include "nn/avx512.hpp"
+#include "ssl/split_product.hpp"
 
 namespace astroclip::ssl {
 namespace {
@@ -20,12 +22,8 @@ namespace {
 using at::BFloat16;
 using nn::lanes;
 
-constexpr std::int64_t strip_rows = 128;  // what one thread computes at once, however many there are
-// Columns of a right factor that are next to each other in memory, and what rows and columns are filled up
-// to, with zeros.
-constexpr std::int64_t panel = 64;
-
-std::int64_t padded(std::int64_t n) { return (n + panel - 1) / panel * panel; }
+constexpr std::int64_t strip_rows = 128;     // what one thread computes at once, however many there are
+constexpr std::int64_t panel = split_block;  // columns that are turned together
 
 // visit(first, count) of parts of 0 … n - 1.
 void in_parts(std::int64_t n, std::int64_t size, const std::function<void(std::int64_t, std::int64_t)>& visit)
@@ -42,25 +40,6 @@ void in_parallel_parts(std::int64_t n, std::int64_t size,
                  [&](std::int64_t first, std::int64_t count) { visit(begin * size + first, count); });
     });
 }
-
-// Space for a float32 matrix as the sum of two of bfloat16. As a left factor it lies there by rows. As a
-// right one [k, n] it lies in panels of 64 columns, k in pairs: the values of rows 2i and 2i + 1 side by
-// side, the order in which the processor takes them.
-struct Split {
-    BFloat16 *high, *rest;
-
-    Split operator+(std::int64_t offset) const { return {high + offset, rest + offset}; }
-};
-
-struct SplitSpace {
-    explicit SplitSpace(std::int64_t size)
-        : space(at::empty({2, size}, at::kBFloat16)),
-          split{space.mutable_data_ptr<BFloat16>(), space.mutable_data_ptr<BFloat16>() + size}
-    {
-    }
-    at::Tensor space;
-    Split split;
-};
 
 struct SplitValues {
     __m256i high, rest;
@@ -81,14 +60,15 @@ ASTROCLIP_AVX512 inline void store_pairs(BFloat16* to, __m256i even, __m256i odd
         to, _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16)));
 }
 
-// from / divisor as a row of a left factor; n in whole vectors. (By the inverse all values of a row would be
-// off by one rounding.)
-ASTROCLIP_AVX512 void split_row(const float* from, float divisor, std::int64_t n, Split to)
+// from / divisor as row `row` of a left factor of n columns; n in whole vectors. (By the inverse all values
+// of a row would be off by one rounding.)
+ASTROCLIP_AVX512 void split_row(const float* from, float divisor, std::int64_t row, std::int64_t n, Split to)
 {
     for (std::int64_t i = 0; i < n; i += lanes) {
         const auto x = split(_mm512_div_ps(_mm512_loadu_ps(from + i), _mm512_set1_ps(divisor)));
-        store(to.high + i, x.high);
-        store(to.rest + i, x.rest);
+        const auto place = left_place(row, i, n);
+        store(to.high + place, x.high);
+        store(to.rest + place, x.rest);
     }
 }
 
@@ -108,7 +88,7 @@ public:
     void by_rows(std::int64_t first, std::int64_t count, Split to) const
     {
         for (std::int64_t i = 0; i < count; ++i) {
-            split_row(row(first + i), length(first + i), width_, to + i * width_);
+            split_row(row(first + i), length(first + i), i, width_, to);
         }
     }
 
@@ -119,25 +99,27 @@ public:
         for (std::int64_t i = 0; i < padded(count); i += 2) {
             for (std::int64_t j = 0; j < width_; j += lanes) {
                 const auto even = unit(first + i, j, i < count), odd = unit(first + i + 1, j, i + 1 < count);
-                const auto place = j / panel * panel * k + (at + i) * panel + 2 * (j % panel);
+                const auto place = right_place(at + i, j, k);
                 store_pairs(to.high + place, even.high, odd.high);
                 store_pairs(to.rest + place, even.rest, odd.rest);
             }
         }
     }
 
-    // Rows first … as the panel of 64 columns of a right factor [E, 64]. `row_space`: for one row.
-    void turned(std::int64_t first, std::int64_t count, Split row_space, Split to) const
+    // Rows first … as the 64 columns of a right factor [E, 64], filled up with zeros.
+    ASTROCLIP_AVX512 void turned(std::int64_t first, std::int64_t count, Split to) const
     {
-        std::fill_n(row_space.high, width_, BFloat16(0));
-        std::fill_n(row_space.rest, width_, BFloat16(0));
-        for (std::int64_t i = panel - 1; i >= 0; --i) {  // those that are not there first: zeros
-            if (i < count) {
-                split_row(row(first + i), length(first + i), width_, row_space);
-            }
-            for (std::int64_t j = 0; j < width_; j += 2) {
-                std::copy_n(row_space.high + j, 2, to.high + j * panel + 2 * i);
-                std::copy_n(row_space.rest + j, 2, to.rest + j * panel + 2 * i);
+        std::array<BFloat16, lanes> high, rest;
+        for (std::int64_t i = 0; i < panel; ++i) {
+            for (std::int64_t j = 0; j < width_; j += lanes) {
+                const auto x = unit(first + i, j, i < count);
+                store(high.data(), x.high);
+                store(rest.data(), x.rest);
+                for (std::int64_t pair = 0; pair < lanes; pair += 2) {
+                    const auto place = right_place(j + pair, i, width_);
+                    std::copy_n(high.data() + pair, 2, to.high + place);
+                    std::copy_n(rest.data() + pair, 2, to.rest + place);
+                }
             }
         }
     }
@@ -154,19 +136,6 @@ private:
     const float *values_, *length_;
     std::int64_t width_;
 };
-
-// out = left · right, or added to it. left [rows, k] by rows, right [k, n]; n in whole panels.
-void multiply(Split left, std::int64_t rows, std::int64_t k, Split right, std::int64_t n, float* out,
-              std::int64_t stride, bool add)
-{
-    using at::native::cpublas::brgemm;
-    for (std::int64_t column = 0; column < n; column += panel) {
-        const auto b = right + column * k;
-        brgemm(rows, panel, k, k, panel, stride, add, left.rest, b.high, out + column);
-        brgemm(rows, panel, k, k, panel, stride, true, left.high, b.rest, out + column);
-        brgemm(rows, panel, k, k, panel, stride, true, left.high, b.high, out + column);
-    }
-}
 
 // Logits or what becomes of them, of one strip of a tile.
 struct Strip {
@@ -267,8 +236,9 @@ ASTROCLIP_AVX512 void split_turned(const Strip& strip, std::int64_t at, std::int
         for (std::int64_t j = 0; j < strip.columns; ++j) {
             const auto x = split(_mm512_mask_i32gather_ps(
                 _mm512_setzero_ps(), part, step, strip.values + i * strip.stride + j, sizeof(float)));
-            store(to.high + j * k + at + i, x.high);
-            store(to.rest + j * k + at + i, x.rest);
+            const auto place = left_place(j, at + i, k);
+            store(to.high + place, x.high);
+            store(to.rest + place, x.rest);
         }
     }
 }
@@ -316,7 +286,6 @@ public:
                     multiply(own.rows.split, count, width(), turned_.split, padded(columns), strip.values,
                              strip.stride, false);
                     visit(tile, strip, own.grad.split);
-                    at::native::cpublas::brgemm_release();
                 });
                 after(tile);
             });
@@ -344,8 +313,7 @@ private:
     void take_columns(std::int64_t column, std::int64_t columns)
     {
         in_parallel_parts(columns, panel, [&](std::int64_t first, std::int64_t count) {
-            SplitSpace row_space(width());
-            spectra_.turned(column + first, count, row_space.split, turned_.split + first * width());
+            spectra_.turned(column + first, count, turned_.split + first * width());
             if (gradients_) {
                 spectra_.paired(column + first, count, first, padded(columns), paired_columns_.split);
             }
@@ -391,7 +359,7 @@ bool has_split_contrast(const Contrast& of)
     constexpr std::int64_t least_width = 256;
     const auto& image = of.image.values;
     return image.is_cpu() && image.scalar_type() == at::kFloat && image.size(1) >= least_width &&
-           image.size(1) % panel == 0 && of.tile % panel == 0 && nn::has_avx512();
+           image.size(1) % panel == 0 && of.tile % panel == 0 && nn::has_avx512() && has_split_product();
 }
 
 ContrastSums split_sums(const Contrast& of)
@@ -433,7 +401,7 @@ void add_split_gradients(const Contrast& of, const ContrastWeights& weights, at:
             strip.matches(of.offset, [](std::int64_t, float& value) { value = 0; });
             const auto columns = padded(strip.columns), first = strip.row - tile.row;
             for (std::int64_t i = 0; i < strip.rows; ++i) {
-                split_row(strip.values + i * strip.stride, 1, columns, grad + i * columns);
+                split_row(strip.values + i * strip.stride, 1, i, columns, grad);
             }
             multiply(grad, strip.rows, columns, tiles.paired_columns(), width, by_image + strip.row * width,
                      width, true);
@@ -445,7 +413,6 @@ void add_split_gradients(const Contrast& of, const ContrastWeights& weights, at:
             in_parallel_parts(tile.columns, strip_rows, [&](std::int64_t first, std::int64_t count) {
                 multiply(turned.split + first * rows, count, rows, paired_rows.split, width,
                          by_spectra + (tile.column + first) * width, width, true);
-                at::native::cpublas::brgemm_release();
             });
         });
     add_matches(of, weights, image_grad, spectra_grad);

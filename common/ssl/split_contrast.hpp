@@ -4,14 +4,12 @@
 
 namespace astroclip::ssl {
 
-// contrast_sums and add_contrast_gradients in float32 on processors that multiply bfloat16 matrices
-// (AMX, AVX-512): products are made of three of these, each factor being split into a bfloat16 and the
-// bfloat16 rest, and rest by rest left out, with float32 sums. What is left out is 2^-18 of a term
-// at most, of random signs: a cosine of E = 1024 terms is off by some 1e-7, as it is in float32 arithmetic
-// (at a third of the time), and up to 1e-6 between two rows that are almost the same. A term of a gradient
-// is off by 1e-5 at most, most by 4e-6. Matches, whose rows are the most alike and whose terms are the
-// largest, are therefore computed by themselves in float32. Exponentials are good to 2e-7, sums over rows and
-// columns are float64.
+// contrast_sums and add_contrast_gradients in float32 by split products. What these leave out is 2^-18 of a
+// term at most, of random signs: a cosine of E = 1024 terms is off by some 1e-7, as it is in float32
+// arithmetic, and up to 1e-6 between two rows that are almost the same. A term of a gradient is off by 1e-5
+// at most, most by 4e-6. Matches, whose rows are the most alike and whose terms are the largest, are
+// therefore computed by themselves in float32. Exponentials are good to 2e-7, sums over rows and columns are
+// float64.
 //
 // Threads share the strips of a tile; the results do not depend on their number.
 //

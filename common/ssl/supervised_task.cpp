@@ -48,6 +48,7 @@ void bind(config::Section options, SupervisedConfig& config)
         .option("modality", config.modality,
                 "what is predicted from: image (a ResNet-18) or spectrum (convolutions and attention)",
                 one_of({"image", "spectrum"}))
+        .option("resnet-width", config.resnet_width, "channels of the ResNet's first stage", at_least(1))
         .option("batch-size", config.batch_size, "objects of a step, over all ranks", at_least(1))
         .option("group-size", config.group_size,
                 "images that are normalised together; a rank owns whole groups", at_least(1))
@@ -95,7 +96,8 @@ SupervisedTask::SupervisedTask(const SupervisedConfig& config, const data::Galax
       loader_(galaxies, sides_.fitted,
               data::Sampler(static_cast<std::int64_t>(sides_.fitted.size()), config.batch_size, seed),
               ranks.rank(), ranks.size(), config.read_ahead),
-      model_(nn::RegressorConfig{.modality = config.modality, .targets = labelled.targets}),
+      model_(nn::RegressorConfig{
+          .modality = config.modality, .targets = labelled.targets, .resnet_width = config.resnet_width}),
       norm_(config.group_size)
 {
     nn::initialise(*model_, seed, "supervised.");

@@ -18,6 +18,7 @@ namespace astroclip::ssl {
 // As AstroCLIP's supervised baselines were trained.
 struct SupervisedConfig {
     std::string modality = "image";  // image: ResNet-18; spectrum: convolutions and attention
+    int resnet_width = 64;           // channels of the ResNet's first stage
     std::int64_t batch_size = 128;   // objects of a step, over all ranks
     // Images that are normalised together, see GroupedNorm; the published run's were the whole batch.
     std::int64_t group_size = 128;

@@ -127,7 +127,7 @@ bool is_ours(const std::string& name)
 {
     static const std::regex pattern(
         R"((part-\d{5}\.(h5|json)|index\.h5|manifest\.json|request\.json|heartbeat-.*|)"
-        R"(.*\.safetensors|checkpoints|tokens|token-cache|best-\d+))");
+        R"(.*\.safetensors|checkpoints|tokens|token-cache|predictions|best-\d+))");
     return std::regex_match(name, pattern) || comes_before_request(name);
 }
 

@@ -20,6 +20,7 @@ print(json.dumps({
     "valid": bool(is_valid_catalog(path, strict=True)),
     "object_id": [int(one) for one in everything["object_id"]],
     **{name: np.stack([np.asarray(one, float) for one in everything[name]]).tolist() for name in ("image_embedding", "spectrum_embedding")},
+    **({"z_phot": [float(one) for one in everything["z_phot"]]} if "z_phot" in everything else {}),
     "cone": cone, "radius_deg": radius, "found": [int(one) for one in found["object_id"]],
     "units": {name: metadata[b"unit"].decode() for name, metadata in fields.items()},
     "descriptions": {name: metadata[b"description"].decode() for name, metadata in fields.items()}}))

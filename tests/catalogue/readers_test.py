@@ -29,6 +29,7 @@ EXPORT = str(pipeline.BIN / "astroclip-export-fits")
 EXPORT_HATS = str(SOURCE / "tools/export_hats.py")
 HATS_PYTHON = os.environ.get("ASTROCLIP_HATS_PYTHON") or str(
     pathlib.Path(os.environ.get("ASTROCLIP_CACHE", pathlib.Path.home() / ".cache/astroclip")) / "hats/bin/python")
+PREDICTIONS = "evaluation/predictions"
 VECTORS = ("image_embedding", "spectrum_embedding")
 
 
@@ -83,6 +84,39 @@ class Astropy(Reader):
             values = np.ma.getdata(table[name]) if name != "zwarn" else table[name].filled(-1)
             np.testing.assert_array_equal(values, self.store[name][:], err_msg=name)
         self.assertEqual(str(table["ra"].unit), "deg")
+
+    def test_predictions_stand_beside_their_galaxies(self):
+        predictions = Store(RUN / PREDICTIONS, "predictions")
+        paths = self.tables("--predictions", str(RUN / PREDICTIONS))
+        table = vstack([Table.read(path) for path in paths], metadata_conflicts="silent")
+        self.assertEqual(table.colnames, [*self.store.columns, "z_phot", "z_phot_err"])
+        row = {int(one): i for i, one in enumerate(predictions["object_id"][:])}
+        for name in ("z_phot", "z_phot_err"):
+            values = predictions[name][:]
+            expected = [values[row[one]] if one in row else np.nan for one in table["object_id"]]
+            np.testing.assert_array_equal(np.ma.getdata(table[name].filled(np.nan)) if hasattr(table[name], "filled") else table[name],
+                                          np.array(expected, "f4"))
+            np.testing.assert_array_equal(np.isfinite(expected), self.store["has_image"][:] == 1)
+        header = fits.getheader(paths[0], 1)
+        self.assertEqual(header["PREDID"], predictions.manifest["content_id"])
+        self.assertIn("nearest", header["PREDMETH"])
+        column = table.colnames.index("z_phot_err") + 1
+        self.assertEqual(header[f"TUCD{column}"], "stat.error;src.redshift.phot")
+        pathlib.Path(paths[0]).unlink()  # the others are left as they are, and the rows still meet
+        self.tables("--predictions", str(RUN / PREDICTIONS))
+        np.testing.assert_array_equal(Table.read(paths[0])["z_phot"], table["z_phot"][:len(Table.read(paths[0]))])
+        self.assertEqual(open_catalog(RUN / "embeddings", ["z_phot"], predictions=RUN / PREDICTIONS)["z_phot"].description,
+                         open_catalog(RUN / PREDICTIONS)["z_phot"].description)
+
+    def test_predictions_of_another_catalogue_are_refused(self):
+        copy = self.folder / "predictions"
+        shutil.copytree(RUN / PREDICTIONS, copy)
+        manifest = json.loads((copy / "manifest.json").read_text())
+        manifest["request"]["inputs"]["embeddings"] = "0" * 32
+        (copy / "manifest.json").write_text(json.dumps(manifest))
+        pipeline.call([EXPORT, "--store", str(RUN / "embeddings"), "--output", str(self.folder / "fits"), "--predictions", str(copy)], code=65)
+        with self.assertRaisesRegex(StoreError, "another catalogue"):
+            open_catalog(RUN / "embeddings", predictions=copy)
 
     def test_header_says_where_the_table_comes_from(self):
         for number, path in enumerate(self.tables()):
@@ -148,15 +182,20 @@ class Stilts(Reader):
 
 class Lsdb(Reader):
     def test_catalogue_is_valid_and_answers_cone_searches(self):
-        for rows, half in ((16, []), (100000, ["--half"])):
+        predicted = {int(one): z for one, z in zip(*(Store(RUN / PREDICTIONS)[name][:] for name in ("object_id", "z_phot")))}
+        for rows, more in ((16, ["--predictions", str(RUN / PREDICTIONS)]), (100000, ["--half"])):
+            half = "--half" in more
             path = self.folder / f"hats-{rows}"
-            pipeline.call([HATS_PYTHON, EXPORT_HATS, str(RUN / "embeddings"), str(path), "--rows", str(rows), *half])
+            pipeline.call([HATS_PYTHON, EXPORT_HATS, str(RUN / "embeddings"), str(path), "--rows", str(rows), *more])
             seen = json.loads(pipeline.call([HATS_PYTHON, str(SOURCE / "tests/catalogue/lsdb_reader.py"), str(path)]))
             self.assertTrue(seen["valid"])
             order = np.argsort(self.store["object_id"][:])
             self.assertEqual(seen["object_id"], [int(one) for one in self.store["object_id"][:][order]])
             for name in VECTORS:
                 np.testing.assert_allclose(np.array(seen[name]), self.store[name][:][order], atol=5e-4 if half else 0)  # float16: 2^-11
+            if not half:
+                np.testing.assert_array_equal(np.array(seen["z_phot"], "f4"),
+                                              np.array([predicted.get(int(one), np.nan) for one in seen["object_id"]], "f4"))
             ra, dec = self.store["ra"][:], self.store["dec"][:]
             near = np.hypot((ra - seen["cone"][0]) * np.cos(np.radians(dec)), dec - seen["cone"][1]) < seen["radius_deg"]
             self.assertEqual(sorted(seen["found"]), sorted(int(one) for one in self.store["object_id"][:][near]))

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <vector>
 
 #include "catalogue/metrics.hpp"
@@ -80,6 +81,23 @@ TEST(KnnRegression, CountsOnlyTheCoincidentNeighboursEqually)
     EXPECT_DOUBLE_EQ(result.predicted[0][0].item<double>(), 2.0);
     EXPECT_DOUBLE_EQ(result.predicted[1][0].item<double>(), 7.0);
     EXPECT_TRUE(result.neighbours[0].equal(at::tensor({0, 1, 2, 3}, at::kLong)));
+}
+
+TEST(KnnRegression, LeavesOutTheQueryItselfAndTellsTheScatterOfTheOthers)
+{
+    const auto train = at::tensor({0.0, 1.0, 3.0, 3.0}, at::kDouble).unsqueeze(1);
+    const auto targets = at::tensor({2.0, 4.0, 7.0, 9.0}, at::kDouble);
+    const KnnRegression regression(train, targets, {.neighbours = 2, .standardise = false});
+    const auto query = at::tensor({0.0, 3.0, 0.0}, at::kDouble).unsqueeze(1);
+    const auto found = regression.predict(query, at::tensor({0, 2, -1}, at::kLong));
+    // The neighbours of row 0 are at distances 1 and 3; that of row 2 coincides with it; the last is no row.
+    const auto mean = (4.0 + 7.0 / 3) / (1 + 1.0 / 3);
+    EXPECT_NEAR(found.predicted[0].item<double>(), mean, 1e-12);
+    const auto variance = (std::pow(4 - mean, 2) + std::pow(7 - mean, 2) / 3) / (1 + 1.0 / 3);
+    EXPECT_NEAR(found.scatter[0].item<double>(), std::sqrt(variance), 1e-12);
+    EXPECT_DOUBLE_EQ(found.predicted[1].item<double>(), 9.0);
+    EXPECT_DOUBLE_EQ(found.scatter[1].item<double>(), 0.0);
+    EXPECT_DOUBLE_EQ(found.predicted[2].item<double>(), 2.0);
 }
 
 TEST(KnnRegression, CopesWithConstantColumnsAndSmallTrainingSets)

@@ -32,6 +32,7 @@ protected:
         spectra_ = std::make_unique<data::Galaxies>(data::Stores{.spectra = survey_.spectra()});
         config_.batch_size = 16;
         config_.group_size = 8;
+        config_.resnet_width = 8;
         config_.learning_rate = 2e-3;
         config_.view.crop = 20;
         config_.view.rgb = "none";

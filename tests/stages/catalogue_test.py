@@ -125,8 +125,7 @@ class SearchFor(unittest.TestCase):
 
     def search(self, *more, ranks=1, code=0):
         output = self.folder / f"found-{len(list(self.folder.iterdir()))}"
-        launcher = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)] if ranks > 1 else []
-        pipeline.call([*launcher, str(pipeline.BIN / "astroclip-search"), "--embeddings", str(RUN / "embeddings"), "--output", str(output),
+        pipeline.call([*pipeline.launcher(ranks), str(pipeline.BIN / "astroclip-search"), "--embeddings", str(RUN / "embeddings"), "--output", str(output),
                        *map(str, more)], code=code)
         return output if code else (output, json.loads((output / "results.json").read_text()))
 
@@ -242,6 +241,27 @@ class Evaluate(unittest.TestCase):
             errors = (truth - predicted) / (1 + truth)
             self.assertAlmostEqual(one["sigma_nmad"], 1.4826 * np.median(np.abs(errors - np.median(errors))), places=5)
 
+    def test_every_galaxy_with_an_image_has_a_redshift_from_others(self):
+        table, predictions = open_catalog(RUN / "embeddings"), open_catalog(RUN / "evaluation/predictions")
+        table = table[table["has_image"] == 1]
+        self.assertEqual(list(predictions["object_id"]), list(table["object_id"]))
+        with open(RUN / "evaluation" / "predictions.csv", newline="") as file:
+            held_out = {int(line["object_id"]): float(line["image"]) for line in csv.DictReader(file)}
+        pairs = Store(RUN / "pairs")
+        training = set(pairs["object_id"][:][pairs["split"][:] == 0])
+        known = np.array([one in training for one in table["object_id"]]) & (table["zwarn"] == 0)
+        z = np.array(table["image_embedding"] * table["image_embedding_norm"][:, None], float)
+        z = (z - z[known].mean(axis=0)) / z[known].std(axis=0)
+        for number, (one, predicted) in enumerate(zip(table["object_id"], predictions["z_phot"])):
+            self.assertGreaterEqual(predictions["z_phot_err"][number], 0)
+            if one in held_out:
+                self.assertAlmostEqual(predicted, held_out[one], places=6)
+            distance = np.linalg.norm(z[known] - z[number], axis=1)
+            others = np.flatnonzero(table["object_id"][known] != one)
+            others = others[np.argsort(distance[others])][:64]
+            weight = 1 / distance[others]
+            self.assertAlmostEqual(predicted, np.average(table["z_spec"][known][others], weights=weight), places=5)  # float32 vectors
+
     def test_recall_is_that_of_the_embeddings(self):
         table = open_catalog(RUN / "embeddings")
         row = {int(each): i for i, each in enumerate(table["object_id"])}
@@ -266,8 +286,7 @@ class EvaluateLabels(unittest.TestCase):
 
     def evaluate(self, *more, code=0, ranks=1):
         output = self.folder / f"evaluation-{len(list(self.folder.iterdir()))}"
-        launcher = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)] if ranks > 1 else []
-        done = subprocess.run([*launcher, str(pipeline.BIN / "astroclip-evaluate"), *(f"--{name}={RUN / name}" for name in
+        done = subprocess.run([*pipeline.launcher(ranks), str(pipeline.BIN / "astroclip-evaluate"), *(f"--{name}={RUN / name}" for name in
                                ("embeddings", "images", "spectra", "pairs")), "--output", str(output), "--bootstraps=20",
                                "--few-shot-epochs=2", "--morphology-epochs=2", "--flows=2", *map(str, more)],
                               capture_output=True, text=True, env=pipeline.environment(), timeout=300, stdin=subprocess.DEVNULL)
@@ -317,6 +336,14 @@ class EvaluateLabels(unittest.TestCase):
         self.assertIn("one answer", scores["morphology"]["disk-edge-on"]["left_out"])
         self.assertIn("lacks", scores["morphology"]["bar"]["left_out"])
         self.assertEqual(self.evaluate(*options, ranks=2), scores)
+        alone, shared = sorted(self.folder.glob("evaluation-*/predictions"), key=lambda path: path.stat().st_mtime)[-2:]
+        self.assertEqual(pipeline.digest(alone), pipeline.digest(shared))
+        predictions = open_catalog(shared)
+        self.assertEqual(predictions.colnames, ["object_id", *(name + error for name in ("z_phot", "logmass", "z_met", "age", "logssfr")
+                                                              for error in ("", "_err"))])
+        self.assertEqual(str(predictions["age"].unit), "Gyr")
+        for name in predictions.colnames[1:]:
+            self.assertTrue(np.all(np.isfinite(predictions[name])), name)
 
     def test_labels_are_alike_from_fits_csv_and_hdf5_by_id_and_by_position(self):
         columns = ["TARGETID", "RA", "DEC", "LOG_MSTAR"]

@@ -22,7 +22,7 @@ from open_catalog import Store  # noqa: E402
 RUN = pathlib.Path(sys.argv.pop(1)).resolve()
 PROPERTIES = ["LOG_MSTAR", "Z_MW", "TAGE_MW", "LOG_SSFR"]
 SMALL = ["--pairs", RUN / "pairs", "--batch-size", 8, "--group-size", 4, "--learning-rate", 0.001, "--epochs", 2, "--crop", 48,
-         "--checkpoint-steps", 2, "--seed", 1]
+         "--resnet-width", 8, "--checkpoint-steps", 2, "--seed", 1]
 STORES = {"image": ["--images", RUN / "images", "--spectra", RUN / "spectra"],
           "spectrum": ["--modality", "spectrum", "--spectra", RUN / "spectra"]}
 

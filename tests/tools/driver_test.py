@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "slurm"))
-from workflow import STAGES  # noqa: E402  pylint: disable=wrong-import-position
+from workflow import STAGES, Config  # noqa: E402  pylint: disable=wrong-import-position
 
 # A stage that does as PLAN/STAGE says, a word an attempt, the last one for ever:
 #   ok | CODE (ends with it) | silent:CODE (and leaves no word) | stop:N (75, N steps done) | wait (for USR2, then 75)
@@ -362,6 +362,10 @@ class Local(Driver):
         self.assertRegex(shown, r"match +running .*w 1/9 steps \(11 %\)")
         self.assertRegex(shown, rf"\nmatch: running\n  log: {self.run_folder}/logs/match-local-\d+.log\n")
         self.assertRegex(shown.rsplit("ingest-images", 1)[1], r"match +stopped")
+
+    def test_reads_every_configuration_of_the_project(self):
+        for config in sorted((ROOT / "configs").glob("*.cfg")):
+            Config.read(config)
 
     def test_dry_run_prints_the_commands_and_writes_nothing(self):
         done = self.submit("--dry-run", "--local")

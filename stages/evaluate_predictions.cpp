@@ -1,0 +1,190 @@
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "catalogue/regression.hpp"
+#include "core/error.hpp"
+#include "core/hash.hpp"
+#include "core/heartbeat.hpp"
+#include "data/rows.hpp"
+#include "stages/evaluate_tables.hpp"
+#include "store/writer.hpp"
+
+namespace astroclip::evaluate {
+namespace {
+
+// A column of predictions.
+struct Quantity {
+    std::string name, unit, description, ucd;
+};
+
+// Labels have no units of their own here; of those known by name they are PROVABGS's.
+Quantity quantity_of(const std::string& label)
+{
+    static const std::map<std::string, Quantity> known{
+        {"redshift", {"z_phot", "", "redshift", "src.redshift.phot"}},
+        {"LOG_MSTAR", {"logmass", "", "decimal logarithm of the stellar mass in solar masses", "phys.mass"}},
+        {"Z_MW", {"z_met", "", "mass-weighted metallicity", "phys.abund.Z"}},
+        {"TAGE_MW", {"age", "Gyr", "mass-weighted age", "time.age"}},
+        {"LOG_SSFR",
+         {"logssfr", "", "decimal logarithm of the star formation rate per stellar mass in 1/yr",
+          "phys.SFR"}}};
+    const auto found = known.find(label);
+    if (found != known.end()) {
+        return found->second;
+    }
+    auto name = label;
+    std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+    return {name, "", "label " + label + ", in its unit", ""};
+}
+
+store::Column column_of(const Quantity& of, bool error)
+{
+    const auto ucd = error && !of.ucd.empty() ? "stat.error;" + of.ucd : of.ucd;
+    return {of.name + (error ? "_err" : ""),
+            store::Type::f32,
+            {},
+            of.unit,
+            (error ? "scatter among the neighbours of the " : "predicted from the image: ") + of.description,
+            ucd,
+            "NaN"};
+}
+
+// Targets that are known for the same training galaxies.
+class Predictor {
+public:
+    Predictor(const std::vector<Target>& targets, const std::vector<std::int64_t>& train, const Case& of)
+        : regression_(raw_embedding(of.inputs.embeddings, rows_of(train, of), "image"),
+                      truth_of(targets, train), {of.o.neighbours})
+    {
+        for (const auto& target : targets) quantities_.push_back(quantity_of(target.name));
+        const auto rows = rows_of(train, of);
+        for (std::size_t i = 0; i < rows.size(); ++i) own_[rows[i]] = static_cast<std::int64_t>(i);
+    }
+
+    void add_columns(store::Schema& schema) const
+    {
+        for (const auto& quantity : quantities_) {
+            if (schema.has(quantity.name)) {
+                throw ConfigError(
+                    fmt::format("'label-columns': two labels make the column '{}' of the "
+                                "predictions; 'predict' = false leaves them out",
+                                quantity.name));
+            }
+            for (const bool error : {false, true}) schema.columns.push_back(column_of(quantity, error));
+        }
+    }
+
+    // Of some rows of the catalogue, with their embeddings.
+    void add(store::Rows& predictions, const std::vector<std::int64_t>& rows,
+             const at::Tensor& embedding) const
+    {
+        std::vector<std::int64_t> own;
+        for (const auto row : rows) {
+            const auto found = own_.find(row);
+            own.push_back(found == own_.end() ? -1 : found->second);
+        }
+        const auto found = regression_.predict(embedding, at::tensor(own, at::kLong));
+        for (std::size_t i = 0; i < quantities_.size(); ++i) {
+            const auto number = static_cast<std::int64_t>(i);
+            const auto values = column(found.predicted, number), errors = column(found.scatter, number);
+            predictions.add(quantities_[i].name, values.data(), values.size());
+            predictions.add(quantities_[i].name + "_err", errors.data(), errors.size());
+        }
+    }
+
+private:
+    static std::vector<std::int64_t> rows_of(const std::vector<std::int64_t>& train, const Case& of)
+    {
+        std::vector<std::int64_t> rows;
+        for (const auto i : train) rows.push_back(of.sample().embedding_row[static_cast<std::size_t>(i)]);
+        return rows;
+    }
+
+    std::vector<Quantity> quantities_;
+    std::map<std::int64_t, std::int64_t> own_;  // row of the catalogue -> of the training set
+    catalogue::KnnRegression regression_;
+};
+
+std::vector<Predictor> predictors(const Case& of)
+{
+    std::vector<Predictor> all;
+    for (const auto& targets : {std::vector<Target>{of.inputs.redshift()}, of.properties}) {
+        const auto train = known_rows(targets, of.sample()).train;
+        if (!targets.empty() && !train.empty()) all.emplace_back(targets, train, of);
+    }
+    return all;
+}
+
+store::Schema schema_of(const std::vector<Predictor>& predictors, const Case& of)
+{
+    store::Schema schema{.kind = "predictions"};
+    schema.columns.push_back(
+        {"object_id", store::Type::i64, {}, "", "that of the catalogue of embeddings", "meta.id;meta.main"});
+    for (const auto& each : predictors) each.add_columns(schema);
+    schema.attributes["method"] = fmt::format(
+        "mean of the {} nearest training galaxies in the image embedding, weighted by 1/distance; "
+        "no galaxy is its own neighbour",
+        of.o.neighbours);
+    return schema;
+}
+
+// Rows of the catalogue that have an image.
+std::vector<std::int64_t> rows_with_image(const store::Reader& catalogue)
+{
+    const auto has = catalogue.column<std::uint8_t>("has_image");
+    std::vector<std::int64_t> rows;
+    for (std::size_t row = 0; row < has.size(); ++row) {
+        if (has[row]) rows.push_back(static_cast<std::int64_t>(row));
+    }
+    return rows;
+}
+
+}  // namespace
+
+void publish_predictions(const Case& of, const std::string& folder, stage::Context& context)
+{
+    const auto all = predictors(of);
+    if (all.empty()) {
+        return;
+    }
+    const nlohmann::json made_by = {{"neighbours", of.o.neighbours},
+                                    {"label-columns", of.o.label_columns},
+                                    {"match-radius", of.o.match_radius_arcsec}};
+    store::Output output(of.world(), folder,
+                         {"evaluate", made_by, digest_of(made_by.dump()), of.inputs.ids(of.o)}, false,
+                         {.remedy = "removing the folder"});
+    if (output.up_to_date()) {
+        return;
+    }
+    const auto& catalogue = of.inputs.embeddings;
+    const auto rows = rows_with_image(catalogue);
+    const auto schema = schema_of(all, of);
+    constexpr auto at_once = catalogue::KnnRegression::queries_at_once;
+    store::Writer writer(output, schema, std::ssize(rows), digest_of(of.inputs.ids(of.o).dump()),
+                         {.part_rows = 1 << 16, .turn_rows = 1 << 14, .unit_rows = at_once});
+    context.progress.begin("predicting", writer.plan_share(), "galaxies", writer.plan_done());
+    while (writer.next_part()) {
+        for (const auto& turn : writer.turns()) {
+            store::Rows predictions(schema);
+            for (auto first = turn.first; first < turn.last; first += at_once) {
+                alive("predicting a block of galaxies");
+                const std::vector<std::int64_t> some(rows.begin() + first,
+                                                     rows.begin() + std::min(first + at_once, turn.last));
+                const auto ids = data::read_scalars<std::int64_t>(catalogue, "object_id", some, -1);
+                predictions.add("object_id", ids.data(), ids.size());
+                const auto embedding = raw_embedding(catalogue, some, "image");
+                for (const auto& each : all) each.add(predictions, some, embedding);
+            }
+            writer.append(predictions, {});
+            context.progress.update(writer.plan_done());
+        }
+        writer.publish_part();
+    }
+    context.progress.end();
+    writer.publish();
+}
+
+}  // namespace astroclip::evaluate
