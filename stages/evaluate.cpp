@@ -23,6 +23,8 @@ const stage::Description description{
     "      --spectra run/spectra --pairs run/pairs --output run/evaluation",
     true};
 
+bool predicts(const Inputs& inputs, const Options& o) { return o.predict && inputs.sample.has("image"); }
+
 nlohmann::json all_scores(const Case& of, const Measured& measured, const stage::Compute& compute,
                           std::string& predictions)
 {
@@ -31,17 +33,19 @@ nlohmann::json all_scores(const Case& of, const Measured& measured, const stage:
     const auto& sample = of.sample();
     auto redshift = redshifts(of);
     predictions = redshift.csv;
-    nlohmann::json scores = {{"photo_z", redshift.neighbours},
-                             {"photo_z_few_shot", redshift.few_shot},
-                             {"photo_z_supervised", redshift.supervised},
-                             {"retrieval",
-                              {{"is", retrieval("image", "spectrum", of, measured, compute)},
-                               {"si", retrieval("spectrum", "image", of, measured, compute)}}},
-                             {"sample", {{"train", sample.train}, {"test", sample.test()}}},
-                             {"neighbours", o.neighbours},
-                             {"neighbours_used", std::min<std::int64_t>(o.neighbours, sample.train)},
-                             {"bootstraps", o.bootstraps},
-                             {"outlier_limit", 0.05}};
+    nlohmann::json scores = {
+        {"photo_z", redshift.neighbours},
+        {"photo_z_few_shot", redshift.few_shot},
+        {"photo_z_supervised", redshift.supervised},
+        {"sample", {{"train", sample.train}, {"test", sample.test()}, {"modalities", sample.modalities}}},
+        {"neighbours", o.neighbours},
+        {"neighbours_used", std::min<std::int64_t>(o.neighbours, sample.train)},
+        {"bootstraps", o.bootstraps},
+        {"outlier_limit", 0.05}};
+    if (sample.both_modalities()) {
+        scores["retrieval"] = {{"is", retrieval("image", "spectrum", of, measured, compute)},
+                               {"si", retrieval("spectrum", "image", of, measured, compute)}};
+    }
     if (!inputs.properties.empty()) {
         const auto found = properties(of);
         scores["properties"] = found.neighbours;
@@ -65,7 +69,10 @@ void run(const Options& o, stage::Context& context)
     const at::NoGradGuard no_grad;
     const auto compute = stage::start_compute(context);
     std::optional<Inputs> inputs;
-    context.world.together([&] { inputs.emplace(o, compute.device, context.run.seed); });
+    context.world.together([&] {
+        inputs.emplace(o, compute.device, context.run.seed);
+        if (predicts(*inputs, o)) require_columns_of_their_own(*inputs);
+    });
     const auto& sample = inputs->sample;
     if (context.dry_run()) {
         context.print(fmt::format("evaluate: {} training and {} test galaxies", sample.train, sample.test()));
@@ -84,15 +91,15 @@ void run(const Options& o, stage::Context& context)
     }
     std::string predictions;
     const auto scores = all_scores(of, measured, compute, predictions);
-    if (o.predict) publish_predictions(of, output.path() + "/predictions", context);
+    if (predicts(*inputs, o)) publish_predictions(of, output.path() + "/predictions", context);
     context.world.on_root([&] {
         store::publish_text(output.path() + "/evaluation.json", scores.dump(1) + "\n");
         store::publish_text(output.path() + "/predictions.csv", predictions);
     });
     output.publish({{"kind", "evaluation"}, {"sample", scores.at("sample")}},
                    {"evaluation.json", "predictions.csv"});
-    for (const auto* mode : {"is", "si"}) {
-        const auto& one = scores.at("retrieval").at(mode);
+    const auto found = scores.value("retrieval", nlohmann::json::object());
+    for (const auto& [mode, one] : found.items()) {
         log::info("{}: the true partner is among the first 10 for {:.1f} % of {} ({:.1f} times chance)", mode,
                   100 * one.at("recall_at_10").get<double>(), one.at("n").get<std::int64_t>(),
                   one.at("times_chance").get<double>());

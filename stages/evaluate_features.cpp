@@ -136,7 +136,7 @@ std::vector<Features> all_features(const Inputs& inputs, const Measured& measure
 {
     const auto& rows = inputs.sample.embedding_row;
     std::vector<Features> all;
-    for (const std::string modality : {"image", "spectrum"}) {
+    for (const auto& modality : inputs.sample.modalities) {
         all.push_back({modality, raw_embedding(inputs.embeddings, rows, modality), modality, true});
     }
     for (const auto& other : inputs.comparisons) {

@@ -70,14 +70,14 @@ nlohmann::json epochs_of(const nlohmann::json& manifest)
     return {{"trained", epochs(content.at("steps"))}, {"best", epochs(best)}};
 }
 
-// Rows of a catalogue that have both modalities, by id: (id, row), ascending.
+// Rows of a catalogue that have all these modalities, by id: (id, row), ascending.
 std::vector<std::pair<std::int64_t, std::int64_t>> complete_rows(const store::Reader& embeddings,
-                                                                 const std::vector<const char*>& flags)
+                                                                 const std::vector<std::string>& modalities)
 {
     const auto ids = embeddings.column<std::int64_t>("object_id");
     std::vector<char> complete(ids.size(), 1);
-    for (const auto* flag : flags) {
-        const auto has = embeddings.column<std::int64_t>(flag);
+    for (const auto& modality : modalities) {
+        const auto has = embeddings.column<std::uint8_t>("has_" + modality);
         for (std::size_t row = 0; row < has.size(); ++row) complete[row] = complete[row] && has[row];
     }
     std::vector<std::pair<std::int64_t, std::int64_t>> rows;
@@ -86,6 +86,17 @@ std::vector<std::pair<std::int64_t, std::int64_t>> complete_rows(const store::Re
     }
     std::sort(rows.begin(), rows.end());
     return rows;
+}
+
+std::vector<std::string> modalities_of(const store::Reader& embeddings)
+{
+    std::vector<std::string> some;
+    for (const std::string modality : {"image", "spectrum"}) {
+        const auto has = embeddings.column<std::uint8_t>("has_" + modality);
+        if (std::any_of(has.begin(), has.end(), [](auto each) { return each != 0; }))
+            some.push_back(modality);
+    }
+    return some;
 }
 
 }  // namespace
@@ -136,8 +147,12 @@ void bind(config::Section options, Options& o)
 }
 
 Sample::Sample(const data::Galaxies& galaxies, const store::Reader& embeddings)
+    : modalities(modalities_of(embeddings))
 {
-    const auto rows = complete_rows(embeddings, {"has_image", "has_spectrum"});
+    if (modalities.empty()) {
+        throw DataError(embeddings.path(), "embeds no image and no spectrum");
+    }
+    const auto rows = complete_rows(embeddings, modalities);
     for (const bool test_side : {false, true}) {
         for (const auto each : galaxies.paired(test_side)) {
             add(each, galaxies[each], rows);
@@ -145,12 +160,18 @@ Sample::Sample(const data::Galaxies& galaxies, const store::Reader& embeddings)
         if (!test_side) train = size();
     }
     if (train == 0 || test() == 0) {
-        throw DataError(embeddings.path(), fmt::format("holds {} training and {} test galaxies of the "
-                                                       "pairs with both embeddings; both are needed",
-                                                       train, test()));
+        throw DataError(embeddings.path(),
+                        fmt::format("holds {} training and {} test galaxies of the pairs with "
+                                    "an embedding of {}; both are needed",
+                                    train, test(), fmt::join(modalities, " and ")));
     }
     ra = data::read_scalars<double>(embeddings, "ra", embedding_row, nan);
     dec = data::read_scalars<double>(embeddings, "dec", embedding_row, nan);
+}
+
+bool Sample::has(const std::string& modality) const
+{
+    return std::find(modalities.begin(), modalities.end(), modality) != modalities.end();
 }
 
 void Sample::add(std::int64_t each, const data::Galaxy& galaxy,

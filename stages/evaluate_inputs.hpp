@@ -36,8 +36,10 @@ struct Options {
 };
 void bind(config::Section options, Options& o);
 
-// The galaxies with both modalities that are in the catalogue: first those trained on, then those held out.
+// The paired galaxies that the catalogue has in every modality that it embeds at all: first those trained on,
+// then those held out.
 struct Sample {
+    std::vector<std::string> modalities;      // that the catalogue embeds: image, spectrum or both
     std::vector<std::int64_t> number;         // in Galaxies
     std::vector<std::int64_t> embedding_row;  // in the catalogue
     std::vector<std::int64_t> object_id, image_row, spectrum_row;
@@ -46,10 +48,12 @@ struct Sample {
 
     std::int64_t size() const { return static_cast<std::int64_t>(number.size()); }
     std::int64_t test() const { return size() - train; }
+    bool both_modalities() const { return modalities.size() == 2; }
+    bool has(const std::string& modality) const;
 
     survey::Sources sources() const { return {object_id, ra, dec}; }
 
-    // Throws DataError if either side is empty.
+    // Throws DataError if the catalogue is empty or either side is.
     Sample(const data::Galaxies& galaxies, const store::Reader& embeddings);
 
 private:

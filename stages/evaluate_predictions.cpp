@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "catalogue/regression.hpp"
 #include "core/error.hpp"
@@ -55,26 +56,14 @@ store::Column column_of(const Quantity& of, bool error)
 // Targets that are known for the same training galaxies.
 class Predictor {
 public:
-    Predictor(const std::vector<Target>& targets, const std::vector<std::int64_t>& train, const Case& of)
-        : regression_(raw_embedding(of.inputs.embeddings, rows_of(train, of), "image"),
-                      truth_of(targets, train), {of.o.neighbours})
+    // `train`: those galaxies, and `rows` where the catalogue has them.
+    Predictor(const std::vector<Target>& targets, const std::vector<std::int64_t>& train,
+              const std::vector<std::int64_t>& rows, const Case& of)
+        : regression_(raw_embedding(of.inputs.embeddings, rows, "image"), truth_of(targets, train),
+                      {of.o.neighbours})
     {
         for (const auto& target : targets) quantities_.push_back(quantity_of(target.name));
-        const auto rows = rows_of(train, of);
         for (std::size_t i = 0; i < rows.size(); ++i) own_[rows[i]] = static_cast<std::int64_t>(i);
-    }
-
-    void add_columns(store::Schema& schema) const
-    {
-        for (const auto& quantity : quantities_) {
-            if (schema.has(quantity.name)) {
-                throw ConfigError(
-                    fmt::format("'label-columns': two labels make the column '{}' of the "
-                                "predictions; 'predict' = false leaves them out",
-                                quantity.name));
-            }
-            for (const bool error : {false, true}) schema.columns.push_back(column_of(quantity, error));
-        }
     }
 
     // Of some rows of the catalogue, with their embeddings.
@@ -96,37 +85,50 @@ public:
     }
 
 private:
-    static std::vector<std::int64_t> rows_of(const std::vector<std::int64_t>& train, const Case& of)
-    {
-        std::vector<std::int64_t> rows;
-        for (const auto i : train) rows.push_back(of.sample().embedding_row[static_cast<std::size_t>(i)]);
-        return rows;
-    }
-
     std::vector<Quantity> quantities_;
     std::map<std::int64_t, std::int64_t> own_;  // row of the catalogue -> of the training set
     catalogue::KnnRegression regression_;
 };
 
-std::vector<Predictor> predictors(const Case& of)
+// The redshift and those of the labels that some training galaxy has.
+std::vector<Target> predicted_targets(const Case& of)
 {
+    std::vector<Target> targets;
+    const auto redshift = of.inputs.redshift();
+    if (!known_rows({redshift}, of.sample()).train.empty()) targets.push_back(redshift);
+    targets.insert(targets.end(), of.properties.begin(), of.properties.end());
+    return targets;
+}
+
+// Each target is predicted from all galaxies that have it; those that the same galaxies have share one
+// search.
+std::vector<Predictor> predictors(const std::vector<Target>& targets, const Case& of)
+{
+    std::map<std::vector<std::int64_t>, std::vector<Target>> by_galaxies;
+    for (const auto& target : targets) {
+        by_galaxies[known_rows({target}, of.sample()).train].push_back(target);
+    }
     std::vector<Predictor> all;
-    for (const auto& targets : {std::vector<Target>{of.inputs.redshift()}, of.properties}) {
-        const auto train = known_rows(targets, of.sample()).train;
-        if (!targets.empty() && !train.empty()) all.emplace_back(targets, train, of);
+    for (const auto& [train, some] : by_galaxies) {
+        std::vector<std::int64_t> rows;
+        for (const auto i : train) rows.push_back(of.sample().embedding_row[static_cast<std::size_t>(i)]);
+        all.emplace_back(some, train, rows, of);
     }
     return all;
 }
 
-store::Schema schema_of(const std::vector<Predictor>& predictors, const Case& of)
+store::Schema schema_of(const std::vector<Target>& targets, const Case& of)
 {
     store::Schema schema{.kind = "predictions"};
     schema.columns.push_back(
         {"object_id", store::Type::i64, {}, "", "that of the catalogue of embeddings", "meta.id;meta.main"});
-    for (const auto& each : predictors) each.add_columns(schema);
+    for (const auto& target : targets) {
+        const auto quantity = quantity_of(target.name);
+        for (const bool error : {false, true}) schema.columns.push_back(column_of(quantity, error));
+    }
     schema.attributes["method"] = fmt::format(
-        "mean of the {} nearest training galaxies in the image embedding, weighted by 1/distance; "
-        "no galaxy is its own neighbour",
+        "mean of the {} nearest training galaxies in the image embedding (of all, if there are fewer), "
+        "weighted by 1/distance; no galaxy is its own neighbour",
         of.o.neighbours);
     return schema;
 }
@@ -144,12 +146,33 @@ std::vector<std::int64_t> rows_with_image(const store::Reader& catalogue)
 
 }  // namespace
 
+void require_columns_of_their_own(const Inputs& inputs)
+{
+    std::set<std::string> taken;
+    for (const auto& column : inputs.embeddings.schema().columns) taken.insert(column.name);
+    std::vector<std::string> names{"redshift"};
+    for (const auto& target : inputs.properties) names.push_back(target.name);
+    for (const auto& name : names) {
+        for (const bool error : {false, true}) {
+            const auto column = column_of(quantity_of(name), error).name;
+            if (!taken.insert(column).second) {
+                throw ConfigError(fmt::format(
+                    "'label-columns': '{}' would be the column '{}' of the predictions, which another label "
+                    "or "
+                    "the catalogue has; without it, or with 'predict' = false, the rest is evaluated",
+                    name, column));
+            }
+        }
+    }
+}
+
 void publish_predictions(const Case& of, const std::string& folder, stage::Context& context)
 {
-    const auto all = predictors(of);
-    if (all.empty()) {
+    const auto targets = predicted_targets(of);
+    if (targets.empty()) {
         return;
     }
+    const auto all = predictors(targets, of);
     const nlohmann::json made_by = {{"neighbours", of.o.neighbours},
                                     {"label-columns", of.o.label_columns},
                                     {"match-radius", of.o.match_radius_arcsec}};
@@ -161,7 +184,7 @@ void publish_predictions(const Case& of, const std::string& folder, stage::Conte
     }
     const auto& catalogue = of.inputs.embeddings;
     const auto rows = rows_with_image(catalogue);
-    const auto schema = schema_of(all, of);
+    const auto schema = schema_of(targets, of);
     constexpr auto at_once = catalogue::KnnRegression::queries_at_once;
     store::Writer writer(output, schema, std::ssize(rows), digest_of(of.inputs.ids(of.o).dump()),
                          {.part_rows = 1 << 16, .turn_rows = 1 << 14, .unit_rows = at_once});

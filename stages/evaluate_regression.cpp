@@ -204,6 +204,9 @@ Properties properties(const Case& of)
 nlohmann::json across_modalities(const Case& of)
 {
     auto all = nlohmann::json::object();
+    if (!of.sample().both_modalities()) {
+        return all;
+    }
     const auto unit = [&](const char* modality) {
         return data::read_rows(of.inputs.embeddings, std::string(modality) + "_embedding",
                                of.sample().embedding_row);

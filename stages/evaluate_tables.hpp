@@ -49,6 +49,8 @@ nlohmann::json retrieval(const std::string& from, const std::string& to, const C
 // Redshift and properties of every galaxy of the catalogue that has an image, from its nearest neighbours
 // among the training galaxies other than itself: a store of predictions, in the order of the catalogue.
 void publish_predictions(const Case& of, const std::string& folder, stage::Context& context);
+// Throws ConfigError for two labels whose predictions would have one name, or for one that the catalogue has.
+void require_columns_of_their_own(const Inputs& inputs);
 
 // The published table with our figures in its rows; what it does not have follows.
 nlohmann::json published_table(const Case& of, const nlohmann::json& scores);

@@ -152,6 +152,15 @@ public:
         }
     }
 
+    // Throws InternalError if rows before were passed over, so that what stands beside them is not theirs.
+    void require_all_found() const
+    {
+        if (first_ + matched_ != store_.rows()) {
+            throw InternalError(fmt::format("{}: of its {} rows {} were found in the catalogue's order",
+                                            store_.path(), store_.rows(), first_ + matched_));
+        }
+    }
+
     // Of those rows; NaN where nothing was predicted. All columns but object_id are float32.
     std::vector<char> read_bytes(const store::Column& column) const
     {
@@ -258,6 +267,7 @@ public:
             progress_.update(part.first);
         }
         progress_.end();
+        if (predictions_) predictions_->require_all_found();
     }
 
 private:

@@ -14,8 +14,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash tools/demo.sh --config configs/alignment.cfg --run "$run"
 source tools/learning.sh
 # shellcheck disable=SC2034
-stores=(--images "$run/images" --pairs "$run/pairs")
+stores=(--images "$run/images" --spectra "$run/spectra" --pairs "$run/pairs")
 mkdir -p "$run/beside"
 ln -sfn "$run/image-encoder" "$run/beside/before"
 embed "$run/beside/before"
-compare "$run" "$run/beside" before
+compare "$run/beside/evaluation" "$run/config.cfg" "$run/survey/truth.fits" "$run/aligned" "$run/embeddings" \
+    before="$run/beside/before-embeddings"

@@ -10,11 +10,14 @@ labels=$(realpath "$1") thumbnails=$(realpath "$2") run=$(realpath -m "${3:-run-
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/learning.sh
 config=configs/galaxyzoo.cfg
+bash tools/setup.sh
+bash tools/build.sh
 mkdir -p "$run"
 
 /usr/bin/python3 tools/galaxy_zoo.py list "$labels" "$thumbnails" "$run/list.csv"
 build/bin/astroclip-ingest-images --config "$config" --input "$run/list.csv" --output "$run/images"
-stores=(--images "$run/images")
+# shellcheck disable=SC2034
+learned=(--images "$run/images") stores=(--images "$run/images")
 encoder "$run/untrained" "$config" --steps 1 --learning-rate 0
 encoder "$run/encoder" "$config"
 /usr/bin/python3 tools/galaxy_zoo.py classify "$labels" "$run/encoder-embeddings" "$run/untrained-embeddings" \

@@ -1,21 +1,31 @@
 #!/bin/bash
-# What does an image encoder learn without labels? On the simulated survey of a run of tools/learn_alignment.sh: the vision
-# transformer that the run pretrained by DINOv2, and a ResNet-18 pretrained here by MoCo v2 (configs/moco.cfg), each beside the
-# same network untrained; redshift, mass and shape of the held-out galaxies by nearest neighbours in frozen features, beside
-# magnitudes and principal components of the pixels.
-# usage: tools/learn_images.sh [RUN]
+# What does an image encoder learn without labels? On 5,000 simulated galaxies a vision transformer by DINOv2
+# (configs/images.cfg) and a ResNet-18 by MoCo v2 (configs/moco.cfg), each beside the same network untrained: redshift, mass
+# and shape of held-out galaxies by nearest neighbours in frozen features, beside magnitudes and principal components of the
+# pixels.
+# usage: tools/learn_images.sh [--run DIR]   (run-images)
 # The same command again goes on where it was.
 set -euo pipefail
-run=$(realpath -m "${1:-run-alignment}")
+case ${1:-} in
+    '') run='run-images' ;;
+    --run) [ $# -eq 2 ] || { sed -n '6s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 64; }; run=$2 ;;
+    *) sed -n '6s/^# //p' "${BASH_SOURCE[0]}" >&2; [ "$1" = --help ] && exit 0; exit 64 ;;
+esac
+run=$(realpath -m "$run")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-[ -e "$run/embeddings/manifest.json" ] || { echo "learn_images: $run has no embeddings; tools/learn_alignment.sh --run $run makes them" >&2; exit 66; }
+bash tools/setup.sh
+bash tools/build.sh
 source tools/learning.sh
-stores=(--images "$run/images" --pairs "$run/pairs")
-by=$run/images-by
-mkdir -p "$by"
-encoder "$by/moco" configs/moco.cfg
-encoder "$by/moco-untrained" configs/moco.cfg --epochs 1 --steps 1 --learning-rate 0
-encoder "$by/dino-untrained" "$run/config.cfg" --steps 1 --schedule-steps 1 --warmup-steps 0 --base-learning-rate 0
-ln -sfn "$run/image-encoder" "$by/dino"
-embed "$by/dino"
-compare "$run" "$by" dino dino-untrained moco moco-untrained
+config=configs/images.cfg
+mkdir -p "$run"
+build/bin/astroclip-simulate --config "$config" --threads "$(nproc)" --output "$run/survey"
+run_stage ingest-images --config "$config" --input "$run/survey/images" --output "$run/images"
+run_stage ingest-spectra --config "$config" --input "$run/survey/spectra" --output "$run/spectra"
+run_stage match --config "$config" --images "$run/images" --spectra "$run/spectra" --output "$run/pairs"
+# shellcheck disable=SC2034
+learned=(--images "$run/images" --pairs "$run/pairs") stores=("${learned[@]}" --spectra "$run/spectra")
+encoder "$run/dino" "$config"
+encoder "$run/moco" configs/moco.cfg
+encoder "$run/moco-untrained" configs/moco.cfg --epochs 1 --steps 1 --learning-rate 0
+compare "$run/evaluation" "$config" "$run/survey/truth.fits" "$run/dino" "$run/dino-embeddings" \
+    moco="$run/moco-embeddings",moco-untrained="$run/moco-untrained-embeddings"

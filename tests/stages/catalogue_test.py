@@ -284,10 +284,10 @@ class EvaluateLabels(unittest.TestCase):
         cls.addClassCleanup(shutil.rmtree, cls.folder)
         cls.truth = Table.read(RUN / "survey/truth.fits", unit_parse_strict="silent")
 
-    def evaluate(self, *more, code=0, ranks=1):
+    def evaluate(self, *more, code=0, ranks=1, embeddings=RUN / "embeddings"):
         output = self.folder / f"evaluation-{len(list(self.folder.iterdir()))}"
         done = subprocess.run([*pipeline.launcher(ranks), str(pipeline.BIN / "astroclip-evaluate"), *(f"--{name}={RUN / name}" for name in
-                               ("embeddings", "images", "spectra", "pairs")), "--output", str(output), "--bootstraps=20",
+                               ("images", "spectra", "pairs")), "--embeddings", str(embeddings), "--output", str(output), "--bootstraps=20",
                                "--few-shot-epochs=2", "--morphology-epochs=2", "--flows=2", *map(str, more)],
                               capture_output=True, text=True, env=pipeline.environment(), timeout=300, stdin=subprocess.DEVNULL)
         self.assertEqual(done.returncode, code, done.stderr)
@@ -358,6 +358,38 @@ class EvaluateLabels(unittest.TestCase):
         for one in scores:
             self.assertEqual(one["properties"], scores[0]["properties"])
             self.assertGreater(one["labels"]["left_out"]["LOG_MSTAR"], 0)
+
+    def test_a_label_that_few_galaxies_have_changes_no_other_prediction(self):
+        table = Table({name: np.array(self.truth[name]) for name in ("TARGETID", "LOG_MSTAR", "Z_MW")})
+        table["Z_MW"][20:] = np.nan
+        table.write(self.folder / "few.fits", overwrite=True)
+        predictions = []
+        for columns in ("LOG_MSTAR", "LOG_MSTAR,Z_MW"):
+            self.evaluate("--labels", self.folder / "few.fits", "--label-columns", columns, "--label-fractions=none", "--flows=0")
+            newest = max(self.folder.glob("evaluation-*/predictions"), key=lambda path: path.stat().st_mtime)
+            predictions.append(open_catalog(newest))
+        for name in predictions[0].colnames:
+            np.testing.assert_array_equal(predictions[0][name], predictions[1][name])
+        self.assertEqual(predictions[1].colnames[-2:], ["z_met", "z_met_err"])
+
+    def test_predictions_have_columns_of_their_own(self):
+        labels = ("--labels", RUN / "survey/truth.fits", "--label-fractions=none", "--flows=0")
+        self.assertIn("'ra'", self.evaluate(*labels, "--label-columns", "LOG_MSTAR,RA", code=64))
+        self.assertIn("'logmass'", self.evaluate(*labels, "--label-columns", "LOG_MSTAR,LOG_MSTAR", code=64))
+        self.assertIn("RA", self.evaluate(*labels, "--label-columns", "LOG_MSTAR,RA", "--predict=false")["properties"])
+
+    def test_a_catalogue_of_one_modality_has_all_but_partners(self):
+        both = self.evaluate("--label-fractions=none")
+        for modality, model in (("image", "image-encoder"), ("spectrum", "spectrum-encoder")):
+            output = self.folder / f"{modality}s-alone"
+            pipeline.call([str(pipeline.BIN / "astroclip-embed"), *(f"--{name}={RUN / name}" for name in ("images", "spectra", "pairs")),
+                           "--model", str(RUN / model), "--output", str(output)])
+            scores = self.evaluate("--label-fractions=none", embeddings=output)
+            self.assertEqual(scores["sample"], {**both["sample"], "modalities": [modality]})
+            self.assertEqual(set(scores["photo_z"]), {modality, "magnitudes", "pixels"})
+            self.assertEqual(scores["photo_z"]["pixels"], both["photo_z"]["pixels"])
+            self.assertNotIn("retrieval", scores)
+            self.assertEqual(scores["across_modalities"], {})
 
     def test_wrong_labels_are_refused_by_name(self):
         table = Table({"TARGETID": [1, 2], "LOG_MSTAR": [10.0, 11.0]})

@@ -223,6 +223,8 @@ def redshift_section(run, evaluation):
 
 def retrieval_section(evaluation):
     scores = evaluation.get("retrieval", {})
+    if not scores and evaluation:
+        return ""  # a catalogue of one modality has no partners
     if not scores:
         return section("retrieval", "Finding the partner", "", missing("Not evaluated: the stage evaluate is not complete."))
     rows = []
