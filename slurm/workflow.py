@@ -53,6 +53,10 @@ class WorkflowError(Exception):
         self.code = code
 
 
+def absolute(path):
+    return os.path.abspath(os.path.expanduser(path))
+
+
 def nearest(word, known):
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
@@ -148,6 +152,7 @@ BESIDE = ("train-supervised",)  # commands that are no stages of a run; their se
 SECTIONS = ("run", "simulate", *STAGES, *BESIDE)
 PATH_KEYS = {"input", "cutouts", "query-file", "labels", "morphology", "output",
              *(option for stage in STAGES.values() for option in stage.inputs)}
+NAMED_FOLDERS_KEYS = {"compare", "supervised"}  # NAME=FOLDER,...
 SLURM_KEYS = {
     f"slurm-{key}"
     for key in (
@@ -258,8 +263,12 @@ class Config:
         if "model" in self.section("embed"):
             self.sections.setdefault("evaluate", {}).setdefault("model", self.section("embed")["model"])
         for name in (*STAGES, *BESIDE):
-            for key in PATH_KEYS & set(self.section(name)):
-                self.sections[name][key] = os.path.abspath(os.path.expanduser(self.sections[name][key]))
+            section = self.section(name)
+            for key in PATH_KEYS & set(section):
+                section[key] = absolute(section[key])
+            for key in NAMED_FOLDERS_KEYS & set(section):
+                words = section[key].split(",")
+                section[key] = ",".join(re.sub("(?<==).+", lambda folder: absolute(folder[0]), word) for word in words)
 
     def text(self):
         blocks = []

@@ -367,6 +367,12 @@ class Local(Driver):
         for config in sorted((ROOT / "configs").glob("*.cfg")):
             Config.read(config)
 
+    def test_folders_with_names_become_absolute(self):
+        self.config.write_text("[evaluate]\ncompare = Stein=a/b,Dino=/c\nsupervised = no name\n", encoding="utf-8")
+        found = Config.read(self.config)
+        found.resolve()
+        self.assertEqual(found.section("evaluate"), {"compare": f"Stein={os.getcwd()}/a/b,Dino=/c", "supervised": "no name"})
+
     def test_dry_run_prints_the_commands_and_writes_nothing(self):
         done = self.submit("--dry-run", "--local")
         self.assertIn(f"--pairs {self.run_folder}/pairs", done.stdout)
