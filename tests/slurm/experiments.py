@@ -382,6 +382,7 @@ def cancelled(lab):
 @experiment(short=True)
 def failing_stage(lab):
     """A stage that fails: what depends on it never starts, status names the cause, nothing is repeated."""
+    lab.survey("survey")
     damaged = lab.survey("damaged", "--truncated-files", "0.5")
     run = lab.fresh(*TWO_RANKS, f"ingest-spectra.input={damaged}/spectra", "ingest-spectra.max-reject-fraction=0")
     run.submit()
