@@ -392,7 +392,9 @@ def failing_stage(lab):
     check(states["ingest-spectra"] == "failed" and states["ingest-images"] == "complete", str(states))
     check(all(states[stage] == "blocked" for stage in STAGES if not stage.startswith("ingest")), str(states))
     check(not any(run.attempts(stage) for stage in STAGES if not stage.startswith("ingest")), "a child was started")
-    check([a["exit_code"] for a in run.attempts("ingest-spectra")] == [65], str(run.attempts("ingest-spectra")))
+    codes = [attempt["exit_code"] for attempt in run.attempts("ingest-spectra")]
+    lost = 69  # a start that failed before the stage could say a word is repeated; what the stage refused is not
+    check(codes[-1] == 65 and set(codes[:-1]) <= {lost}, str(run.attempts("ingest-spectra")))
     check("coadd" in rows["ingest-spectra"]["message"] and rows["ingest-spectra"]["log"] in run.table(), rows["ingest-spectra"]["message"])
     return f"7 of 7 children blocked; status: {rows['ingest-spectra']['message'][:110]!r}..."
 
