@@ -365,7 +365,7 @@ class EvaluateLabels(unittest.TestCase):
         table.write(self.folder / "few.fits", overwrite=True)
         predictions = []
         for columns in ("LOG_MSTAR", "LOG_MSTAR,Z_MW"):
-            self.evaluate("--labels", self.folder / "few.fits", "--label-columns", columns, "--label-fractions=none", "--flows=0")
+            self.evaluate("--labels", self.folder / "few.fits", "--label-columns", columns, "--label-fractions=none")
             newest = max(self.folder.glob("evaluation-*/predictions"), key=lambda path: path.stat().st_mtime)
             predictions.append(open_catalog(newest))
         for name in predictions[0].colnames:
@@ -373,7 +373,7 @@ class EvaluateLabels(unittest.TestCase):
         self.assertEqual(predictions[1].colnames[-2:], ["z_met", "z_met_err"])
 
     def test_predictions_have_columns_of_their_own(self):
-        labels = ("--labels", RUN / "survey/truth.fits", "--label-fractions=none", "--flows=0")
+        labels = ("--labels", RUN / "survey/truth.fits", "--label-fractions=none")
         self.assertIn("'ra'", self.evaluate(*labels, "--label-columns", "LOG_MSTAR,RA", code=64))
         self.assertIn("'logmass'", self.evaluate(*labels, "--label-columns", "LOG_MSTAR,LOG_MSTAR", code=64))
         self.assertIn("RA", self.evaluate(*labels, "--label-columns", "LOG_MSTAR,RA", "--predict=false")["properties"])
