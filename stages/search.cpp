@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <functional>
 #include <optional>
 
 #include "catalogue/neighbours.hpp"
 #include "core/hash.hpp"
 #include "core/log.hpp"
 #include "stages/compute.hpp"
+#include "stages/search_index.hpp"
 #include "stages/search_results.hpp"
 #include "stages/stage.hpp"
 
@@ -16,9 +18,9 @@ namespace astroclip::search {
 namespace {
 
 struct Options {
-    std::string embeddings, pairs, output;
+    std::string embeddings, pairs, index, output;
     QueryOptions queries;
-    std::int64_t neighbours = 8;
+    std::int64_t neighbours = 8, probes = 16;
     std::string pool = "auto";
     bool trust = false;
 };
@@ -29,6 +31,13 @@ void bind(config::Section options, Options& o)
     options.option("embeddings", o.embeddings, "store of embeddings to search", runtime_only())
         .option("pairs", o.pairs, "store of pairs, which knows the test galaxies", runtime_only())
         .option("output", o.output, "folder to publish", runtime_only())
+        .option("index", o.index,
+                "folder of an approximate index of the whole catalogue (FAISS), made there first if there is "
+                "none; "
+                "empty: exact search",
+                runtime_only())
+        .option("probes", o.probes, "with an index: lists of rows that are looked at in each of its files",
+                config::at_least(1))
         .option("neighbours", o.neighbours, "neighbours of each query", config::between(1, 10000))
         .option(
             "pool", o.pool,
@@ -64,10 +73,11 @@ at::Tensor stacked(const std::vector<Query>& queries, const std::vector<std::siz
     return vectors;
 }
 
+using Nearest = std::function<catalogue::Neighbours(const std::string& searched, const at::Tensor& queries)>;
+
 // The two modes that search one modality of the catalogue, in one pass over it.
 std::vector<Found> search_modality(const std::string& searched, const Catalogue& catalogue,
-                                   const Queries& queries, const Options& o, const stage::Compute& compute,
-                                   const comm::World& world)
+                                   const Queries& queries, const Nearest& nearest)
 {
     const auto width =
         static_cast<std::int64_t>(catalogue.reader().schema().column(searched + "_embedding").row_items());
@@ -82,8 +92,7 @@ std::vector<Found> search_modality(const std::string& searched, const Catalogue&
         vectors.push_back(stacked(queries.all, one.queries, mode.query, width));
         found.push_back(std::move(one));
     }
-    const auto all = catalogue::nearest(*compute.ranks, catalogue.shard(searched, world),
-                                        at::cat(vectors).to(compute.device), o.neighbours);
+    const auto all = nearest(searched, at::cat(vectors));
     std::int64_t first = 0;
     for (auto& one : found) {
         const auto count = std::ssize(one.queries);
@@ -94,13 +103,13 @@ std::vector<Found> search_modality(const std::string& searched, const Catalogue&
 }
 
 // In the order of `modes`.
-std::vector<Found> search_all(const Catalogue& catalogue, const Queries& queries, const Options& o,
-                              const stage::Compute& compute, stage::Context& context)
+std::vector<Found> search_all(const Catalogue& catalogue, const Queries& queries, const Nearest& nearest,
+                              stage::Context& context)
 {
     context.progress.begin("searching", 2, "modalities");
-    auto images = search_modality("image", catalogue, queries, o, compute, context.world);
+    auto images = search_modality("image", catalogue, queries, nearest);
     context.progress.update(1);
-    auto spectra = search_modality("spectrum", catalogue, queries, o, compute, context.world);
+    auto spectra = search_modality("spectrum", catalogue, queries, nearest);
     context.progress.update(2);
     context.progress.end();
     return {images[0], spectra[0], spectra[1], images[1]};
@@ -143,6 +152,9 @@ void run(const Options& o, stage::Context& context)
         if (o.pool == "test" && o.pairs.empty()) {
             throw ConfigError("pool = test needs 'pairs', which say what is held out");
         }
+        if (!o.index.empty() && !o.pairs.empty() && o.pool != "all") {
+            throw ConfigError("'index' is of the whole catalogue: it needs pool = all");
+        }
         if (!o.pairs.empty() && o.pool != "all") {
             const store::Reader pairs(o.pairs, "pairs", o.trust);
             catalogue->restrict_to_test(pairs);
@@ -162,12 +174,30 @@ void run(const Options& o, stage::Context& context)
                                   queries.pool, catalogue->reader().rows()));
         return;
     }
+    std::optional<Index> index;
+    nlohmann::json approximate;
+    if (!o.index.empty()) {
+        index.emplace(o.index, *catalogue, o.trust, context);
+        inputs["index"] = index->content_id();
+        approximate = {{"probes", o.probes}, {"recall_at_10", index->recall(o.probes)}};
+    }
     auto& output = context.open_output(o.output, inputs);
-    const auto found = search_all(*catalogue, queries, o, compute, context);
-    context.world.on_root(
-        [&] { write_results(output.path(), catalogue->reader(), queries, found, o.neighbours); });
+    const Nearest nearest = [&](const std::string& searched, const at::Tensor& vectors) {
+        return index ? index->nearest(*compute.ranks, searched, vectors, o.neighbours, o.probes)
+                     : catalogue::nearest(*compute.ranks, catalogue->shard(searched, context.world),
+                                          vectors.to(compute.device), o.neighbours);
+    };
+    const auto found = search_all(*catalogue, queries, nearest, context);
+    context.world.on_root([&] {
+        write_results(output.path(), catalogue->reader(), queries, found, o.neighbours, approximate);
+    });
     output.publish({{"kind", "search"}, {"queries", queries.all.size()}, {"pool", queries.pool}},
                    result_files);
+    if (index && context.world.is_root()) {
+        log::info(
+            "approximate, {} lists a file: of the true ten nearest of rows of the catalogue that finds {}",
+            o.probes, approximate.at("recall_at_10").dump());
+    }
     log::info("{} queries among {} galaxies, in {} modes", queries.all.size(), queries.pool, modes.size());
     context.print(output.path());
 }

@@ -232,27 +232,31 @@ FoundRows Catalogue::find(const Wanted& wanted, const comm::World& world) const
     return found;
 }
 
+catalogue::CatalogueRows Catalogue::rows(const std::string& modality, std::int64_t first,
+                                         std::int64_t count) const
+{
+    const auto width =
+        static_cast<std::int64_t>(reader_.schema().column(modality + "_embedding").row_items());
+    const Piece piece(reader_, first, count, false);
+    const auto& has = modality == "image" ? piece.has_image : piece.has_spectrum;
+    const auto usable = at::zeros({count}, at::kBool);
+    bool any = false;
+    for (std::int64_t i = 0; i < count; ++i) {
+        usable.data_ptr<bool>()[i] = has[i] && in_pool(piece.object_id[i]);
+        any = any || usable.data_ptr<bool>()[i];
+    }
+    const auto vectors = any ? at::empty({count, width}) : at::zeros({count, width});
+    if (any) {
+        reader_.read(modality + "_embedding", first, count, vectors.data_ptr<float>());
+    }
+    return {vectors, usable};
+}
+
 catalogue::CatalogueShard Catalogue::shard(const std::string& modality, const comm::World& world) const
 {
     const auto [begin, end] = share(reader_.rows(), world);
-    const auto width =
-        static_cast<std::int64_t>(reader_.schema().column(modality + "_embedding").row_items());
-    const auto read = [=, this](std::int64_t first, std::int64_t count) -> catalogue::CatalogueRows {
-        const Piece piece(reader_, first, count, false);
-        const auto& has = modality == "image" ? piece.has_image : piece.has_spectrum;
-        const auto usable = at::zeros({count}, at::kBool);
-        bool any = false;
-        for (std::int64_t i = 0; i < count; ++i) {
-            usable.data_ptr<bool>()[i] = has[i] && in_pool(piece.object_id[i]);
-            any = any || usable.data_ptr<bool>()[i];
-        }
-        const auto vectors = any ? at::empty({count, width}) : at::zeros({count, width});
-        if (any) {
-            reader_.read(modality + "_embedding", first, count, vectors.data_ptr<float>());
-        }
-        return {vectors, usable};
-    };
-    return {begin, end - begin, read};
+    return {begin, end - begin,
+            [=, this](std::int64_t first, std::int64_t count) { return rows(modality, first, count); }};
 }
 
 }  // namespace astroclip::search

@@ -37,8 +37,10 @@ public:
     // Each rank looks at its share; all get everything. Collective.
     FoundRows find(const Wanted& wanted, const comm::World& world) const;
 
-    // This rank's share of the rows in one modality, "image" or "spectrum"; usable are those of the pool that
+    // Rows [first, first + count) in one modality, "image" or "spectrum"; usable are those of the pool that
     // have it.
+    catalogue::CatalogueRows rows(const std::string& modality, std::int64_t first, std::int64_t count) const;
+    // This rank's share of them.
     catalogue::CatalogueShard shard(const std::string& modality, const comm::World& world) const;
 
     const store::Reader& reader() const { return reader_; }

@@ -180,7 +180,8 @@ nlohmann::json json_of(const Queries& queries, const std::vector<Line>& lines, c
 }  // namespace
 
 void write_results(const std::string& folder, const store::Reader& catalogue, const Queries& queries,
-                   const std::vector<Found>& found, std::int64_t neighbours)
+                   const std::vector<Found>& found, std::int64_t neighbours,
+                   const nlohmann::json& approximate)
 {
     const auto lines = lines_of(queries, found);
     std::vector<std::int64_t> rows;
@@ -191,6 +192,7 @@ void write_results(const std::string& folder, const store::Reader& catalogue, co
     const Galaxies galaxies(catalogue, std::move(rows));
     const nlohmann::json all = {{"pool", queries.pool},
                                 {"neighbours", neighbours},
+                                {"approximate", approximate},
                                 {"unmatched", queries.unmatched},
                                 {"queries", json_of(queries, lines, galaxies)}};
     store::publish_text(folder + "/results.csv", csv_of(lines, galaxies));

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -26,8 +27,10 @@ struct Found {
 // A line a neighbour in the tables; by query in the JSON.
 inline const std::vector<std::string> result_files{"results.csv", "results.fits", "results.json"};
 
-// Writes them into `folder`. What they say of a galaxy is read from the catalogue's small columns.
+// Writes them into `folder`; `approximate`: how, and what of the true nearest that finds, null if exact. What
+// they say of a galaxy is read from the catalogue's small columns.
 void write_results(const std::string& folder, const store::Reader& catalogue, const Queries& queries,
-                   const std::vector<Found>& found, std::int64_t neighbours);
+                   const std::vector<Found>& found, std::int64_t neighbours,
+                   const nlohmann::json& approximate);
 
 }  // namespace astroclip::search

@@ -51,6 +51,10 @@ struct SearchBlocks {
 Neighbours nearest(comm::Communicator& ranks, const CatalogueShard& shard, const at::Tensor& queries,
                    std::int64_t k, const SearchBlocks& blocks = {});
 
+// The best k of several lists of neighbours of the same queries, those of all ranks. Collective.
+Neighbours merged(comm::Communicator& ranks, const std::vector<Neighbours>& mine, std::int64_t queries,
+                  std::int64_t k);
+
 // The place of each query's true partner in the order of `nearest`, from 1, over the whole catalogue: for
 // recall@k and the median rank. `partner_row`: the catalogue row of each query's partner, on all ranks.
 // Collective. Throws InternalError if a partner is in no rank's shard or not usable.

@@ -148,6 +148,32 @@ class SearchFor(unittest.TestCase):
         self.search("--positions", self.write("wrong.csv", "ra,dec\n123.4,-96.7\n"), code=65)
         self.search("--positions", self.write("columns.csv", "a,b\n1,2\n"), code=65)
 
+    def test_an_index_of_which_all_is_looked_at_finds_what_exact_search_finds(self):
+        index = self.folder / "index"
+        ids = ",".join(str(one) for one in self.table["object_id"][:5])
+        tried = subprocess.run([str(pipeline.BIN / "astroclip-search"), "--help"], check=True, capture_output=True, text=True).stdout
+        self.assertIn("--index", tried)
+        done = subprocess.run([str(pipeline.BIN / "astroclip-search"), "--embeddings", str(RUN / "embeddings"), "--ids", ids, "--index",
+                               str(index), "--output", str(self.folder / "first")], capture_output=True, text=True, env=pipeline.environment())
+        if "this build has no FAISS" in done.stderr:
+            self.skipTest("built without FAISS")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        made = (index / "manifest.json").stat().st_mtime_ns
+        _, exact = self.search("--ids", ids)
+        self.assertIsNone(exact["approximate"])
+        for ranks in (1, 2):
+            _, found = self.search("--ids", ids, "--index", index, "--probes", 1000, ranks=ranks)
+            self.assertEqual(found["approximate"], {"probes": 1000, "recall_at_10": {"image": 1, "spectrum": 1}})
+            for query, same in zip(found["queries"], exact["queries"]):
+                for mode in MODES:
+                    ours, theirs = query["neighbours"][mode], same["neighbours"][mode]
+                    np.testing.assert_allclose([one["score"] for one in ours], [one["score"] for one in theirs], atol=1e-6)
+        self.assertEqual((index / "manifest.json").stat().st_mtime_ns, made)
+        self.search("--ids", ids, "--index", index, "--pairs", RUN / "pairs", code=64)
+        self.search("--ids", ids, "--index", RUN / "pairs", code=73)
+        (index / "image-00000.faiss").write_bytes(b"cut")
+        self.search("--ids", ids, "--index", index, code=65)
+
     def test_mean_of_examples_is_the_mean_of_their_unit_vectors(self):
         some = self.table[:4]
         ids = ",".join(str(one) for one in some["object_id"])

@@ -1,0 +1,57 @@
+#include "catalogue/inverted_lists.hpp"
+
+#include <ATen/ATen.h>
+#include <faiss/IndexFlat.h>
+#include <faiss/IndexIVFFlat.h>
+#include <faiss/index_io.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+
+#include "core/error.hpp"
+
+namespace astroclip::catalogue {
+
+bool has_inverted_lists() { return true; }
+
+void write_inverted_lists(const std::string& path, const at::Tensor& vectors,
+                          const std::vector<std::int64_t>& rows, std::int64_t lists, std::uint64_t seed)
+{
+    const auto all = vectors.contiguous();
+    faiss::IndexFlatIP centroids(all.size(1));
+    faiss::IndexIVFFlat index(&centroids, static_cast<std::size_t>(all.size(1)),
+                              static_cast<std::size_t>(lists), faiss::METRIC_INNER_PRODUCT);
+    index.cp.seed = static_cast<int>(seed % std::numeric_limits<int>::max());
+    index.cp.spherical = true;
+    index.cp.max_points_per_centroid = 64;  // more cost time and change little
+    index.cp.min_points_per_centroid = 1;
+    index.train(all.size(0), all.const_data_ptr<float>());
+    index.add_with_ids(all.size(0), all.const_data_ptr<float>(), rows.data());
+    faiss::write_index(&index, path.c_str());
+}
+
+Neighbours search_inverted_lists(const std::string& path, const at::Tensor& queries, std::int64_t k,
+                                 std::int64_t probes)
+{
+    std::unique_ptr<faiss::Index> read;
+    try {
+        read.reset(faiss::read_index(path.c_str(), faiss::IO_FLAG_MMAP | faiss::IO_FLAG_READ_ONLY));
+    } catch (const std::exception& error) {
+        throw DataError(path, fmt::format("is no index of FAISS: {}", error.what()));
+    }
+    auto* const index = dynamic_cast<faiss::IndexIVFFlat*>(read.get());
+    if (index == nullptr || index->d != queries.size(1)) {
+        throw DataError(path, fmt::format("is no IndexIVFFlat of vectors of {} numbers", queries.size(1)));
+    }
+    index->nprobe = static_cast<std::size_t>(std::min(probes, static_cast<std::int64_t>(index->nlist)));
+    const auto asked = queries.contiguous();
+    Neighbours found{at::empty({asked.size(0), k}, at::kLong), at::empty({asked.size(0), k}, at::kFloat)};
+    index->search(asked.size(0), asked.const_data_ptr<float>(), k, found.score.mutable_data_ptr<float>(),
+                  found.row.mutable_data_ptr<std::int64_t>());
+    found.score.masked_fill_(found.row < 0, -std::numeric_limits<float>::infinity());
+    return found;
+}
+
+}  // namespace astroclip::catalogue

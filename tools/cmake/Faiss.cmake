@@ -1,0 +1,12 @@
+# Decides whether approximate search is built (ASTROCLIP_FAISS).
+set(ASTROCLIP_WITH_FAISS OFF)
+if(NOT ASTROCLIP_FAISS STREQUAL "OFF")
+    find_package(OpenMP QUIET COMPONENTS CXX)  # which FAISS's own configuration names without looking for it
+    find_package(faiss QUIET)
+    if(faiss_FOUND AND OpenMP_CXX_FOUND)
+        set(ASTROCLIP_WITH_FAISS ON)
+    elseif(ASTROCLIP_FAISS STREQUAL "ON")
+        message(FATAL_ERROR "ASTROCLIP_FAISS=ON, but not found: faiss (${faiss_FOUND}; libfaiss-dev) or OpenMP (${OpenMP_CXX_FOUND})")
+    endif()
+endif()
+message(STATUS "Approximate search by FAISS: ${ASTROCLIP_WITH_FAISS}")
