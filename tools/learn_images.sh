@@ -28,4 +28,4 @@ encoder "$run/dino" "$config"
 encoder "$run/moco" configs/moco.cfg
 encoder "$run/moco-untrained" configs/moco.cfg --epochs 1 --steps 1 --learning-rate 0
 compare "$run/evaluation" "$config" "$run/survey/truth.fits" "$run/dino" "$run/dino-embeddings" \
-    moco="$run/moco-embeddings",moco-untrained="$run/moco-untrained-embeddings"
+    "moco=$run/moco-embeddings,moco-untrained=$run/moco-untrained-embeddings"

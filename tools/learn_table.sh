@@ -1,0 +1,54 @@
+#!/bin/bash
+# The published table on 5,000 simulated galaxies: a run of tools/learn_alignment.sh, its encoders before alignment, MoCo v2 in
+# the place of Stein et al., and networks trained on labels until their validation loss no longer falls; all in one evaluation
+# and its report.
+# usage: tools/learn_table.sh [--run DIR]   (run-alignment)
+# The same command again goes on where it was.
+set -euo pipefail
+case ${1:-} in
+    '') run='run-alignment' ;;
+    --run) [ $# -eq 2 ] || { sed -n '5s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 64; }; run=$2 ;;
+    *) sed -n '5s/^# //p' "${BASH_SOURCE[0]}" >&2; [ "$1" = --help ] && exit 0; exit 64 ;;
+esac
+run=$(realpath -m "$run")
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash tools/learn_alignment.sh --run "$run"
+source tools/learning.sh
+others=$run/beside
+learned=(--images "$run/images" --pairs "$run/pairs") stores=("${learned[@]}" --spectra "$run/spectra")
+encoder "$others/stein" configs/moco.cfg
+ln -sfn "$run/spectrum-encoder" "$others/specformer"
+embed "$others/specformer"
+
+supervised=()
+train() { # NAME MODALITY: one network for the redshift, one for all properties
+    local what targets
+    for what in redshift properties; do
+        targets=redshift
+        [ "$what" = redshift ] || targets=LOG_MSTAR,Z_MW,TAGE_MW,LOG_SSFR
+        run_stage train-supervised --config "$run/config.cfg" "${stores[@]}" --labels "$run/survey/truth.fits" --modality "$2" \
+            --targets "$targets" --patience 5 --output "$others/$1-$what"
+        supervised+=("$1=$others/$1-$what")
+    done
+}
+train ResNet18 image
+train Conv+Att spectrum
+
+join() { local IFS=,; echo "$*"; }
+if ! grep -q 'ResNet18 image' "$run/evaluation/evaluation.json"; then
+    slurm/submit --local --run "$run" --from evaluate --set "evaluate.supervised=$(join "${supervised[@]}")" \
+        --set "evaluate.compare=$(join "AstroDINO=$others/before-embeddings" "SpecFormer=$others/specformer-embeddings" "Stein=$others/stein-embeddings")"
+fi
+tools/report "$run"
+/usr/bin/python3 - "$run/evaluation/evaluation.json" <<'END'
+import json, sys
+figures = lambda one, what, key: (one or {}).get(what) and one[what] and one[what].get(key)
+print(f"{'':10}{'':34}{'':12}{'redshift':>24}{'properties':>24}   published")
+for row in json.load(open(sys.argv[1]))["table"]:
+    cells = []
+    for what in ("redshift", "properties"):
+        r2, low, high = (figures(row["ours"], what, key) for key in ("r2", "r2_low", "r2_high"))
+        cells.append(f"{r2:.3f} [{low:.3f}, {high:.3f}]" if r2 is not None else "-")
+    known = row["published"] or {}
+    print(f"{row['source']:10}{row['model']:34}{row['type']:12}{cells[0]:>24}{cells[1]:>24}   {known.get('redshift') or '-'} {known.get('properties') or '-'}")
+END
