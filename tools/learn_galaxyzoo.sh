@@ -15,7 +15,7 @@ bash tools/build.sh
 mkdir -p "$run"
 
 /usr/bin/python3 tools/galaxy_zoo.py list "$labels" "$thumbnails" "$run/list.csv"
-build/bin/astroclip-ingest-images --config "$config" --input "$run/list.csv" --output "$run/images"
+run_stage ingest-images --config "$config" --input "$run/list.csv" --output "$run/images"
 # shellcheck disable=SC2034
 learned=(--images "$run/images") stores=(--images "$run/images")
 encoder "$run/untrained" "$config" --steps 1 --learning-rate 0

@@ -1,8 +1,13 @@
 # shellcheck shell=bash
-# Encoders for tools/learn_*.sh and what they know: one rank, all threads; from the root of the checkout.
+# Encoders for tools/learn_*.sh and what they know, by two ranks that share the cores; from the root of the checkout.
 learned=() # what encoders learn from: --images STORE, and --pairs STORE if galaxies are held out
 stores=()  # what is embedded and evaluated
-run_stage() { OMP_NUM_THREADS=$(nproc) build/bin/astroclip-"$1" "${@:2}" --threads "$(nproc)"; }
+[ "$(id -u)" != 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+run_stage() { # STAGE OPTIONS
+    local threads=$((($(nproc) + 1) / 2))
+    OMP_NUM_THREADS=$threads OMPI_MCA_mpi_yield_when_idle=1 mpirun --oversubscribe --bind-to none -n 2 \
+        "build/bin/astroclip-$1" "${@:2}" --threads "$threads"
+}
 embed() { run_stage embed "${stores[@]}" --model "$1" --output "$1-embeddings"; } # ENCODER
 encoder() { # ENCODER CONFIG MORE...: pretrains into the folder ENCODER and embeds with it
     run_stage pretrain-image --config "$2" "${learned[@]}" --output "$1" "${@:3}"
