@@ -267,8 +267,8 @@ private:
                     const at::NoGradGuard no_grad;
                     taught = teacher->forward_features(global).cls;
                 }
-                loss = heads->loss(student->forward_features(global).cls,
-                                   student->forward_features(local).cls, taught);
+                loss = heads->loss(
+                    {student->forward_features(global).cls, student->forward_features(local).cls, taught});
             }
             loss.backward();
             train::clip_gradients(parameters, 3.0);
