@@ -150,7 +150,7 @@ def selected(config, begin=None, only=None, until=None):
 
 BESIDE = ("train-supervised",)  # commands that are no stages of a run; their settings stand in its configuration
 SECTIONS = ("run", "simulate", *STAGES, *BESIDE)
-PATH_KEYS = {"input", "cutouts", "query-file", "labels", "morphology", "output",
+PATH_KEYS = {"input", "cutouts", "query-file", "positions", "index", "labels", "morphology", "output",
              *(option for stage in STAGES.values() for option in stage.inputs)}
 NAMED_FOLDERS_KEYS = {"compare", "supervised"}  # NAME=FOLDER,...
 SLURM_KEYS = {

@@ -90,7 +90,7 @@ private:
     catalogue::KnnRegression regression_;
 };
 
-// The redshift and those of the labels that some training galaxy has.
+// The redshift, if some training galaxy has one, and the labels that are evaluated.
 std::vector<Target> predicted_targets(const Case& of)
 {
     std::vector<Target> targets;
@@ -128,7 +128,7 @@ store::Schema schema_of(const std::vector<Target>& targets, const Case& of)
     }
     schema.attributes["method"] = fmt::format(
         "mean of the {} nearest training galaxies in the image embedding (of all, if there are fewer), "
-        "weighted by 1/distance; no galaxy is its own neighbour",
+        "each of its numbers standardised over them, weighted by 1/distance; no galaxy is its own neighbour",
         of.o.neighbours);
     return schema;
 }
@@ -172,7 +172,6 @@ void publish_predictions(const Case& of, const std::string& folder, stage::Conte
     if (targets.empty()) {
         return;
     }
-    const auto all = predictors(targets, of);
     const nlohmann::json made_by = {{"neighbours", of.o.neighbours},
                                     {"label-columns", of.o.label_columns},
                                     {"match-radius", of.o.match_radius_arcsec}};
@@ -182,6 +181,7 @@ void publish_predictions(const Case& of, const std::string& folder, stage::Conte
     if (output.up_to_date()) {
         return;
     }
+    const auto all = predictors(targets, of);
     const auto& catalogue = of.inputs.embeddings;
     const auto rows = rows_with_image(catalogue);
     const auto schema = schema_of(targets, of);

@@ -18,9 +18,10 @@ namespace astroclip::search {
 namespace {
 
 struct Options {
-    std::string embeddings, pairs, index, output;
+    std::string embeddings, pairs, output;
+    IndexOptions index;
     QueryOptions queries;
-    std::int64_t neighbours = 8, probes = 16;
+    std::int64_t neighbours = 8;
     std::string pool = "auto";
     bool trust = false;
 };
@@ -31,19 +32,13 @@ void bind(config::Section options, Options& o)
     options.option("embeddings", o.embeddings, "store of embeddings to search", runtime_only())
         .option("pairs", o.pairs, "store of pairs, which knows the test galaxies", runtime_only())
         .option("output", o.output, "folder to publish", runtime_only())
-        .option("index", o.index,
-                "folder of an approximate index of the whole catalogue (FAISS), made there first if there is "
-                "none; "
-                "empty: exact search",
-                runtime_only())
-        .option("probes", o.probes, "with an index: lists of rows that are looked at in each of its files",
-                config::at_least(1))
         .option("neighbours", o.neighbours, "neighbours of each query", config::between(1, 10000))
         .option(
             "pool", o.pool,
             "what is searched: test (galaxies held out by the pairs), all, or auto (test if pairs are given)",
             config::one_of({"auto", "test", "all"}))
         .option("trust", o.trust, "believe the hashes of the inputs without computing them", runtime_only());
+    bind(options, o.index);
     bind(options, o.queries);
 }
 
@@ -152,7 +147,8 @@ void run(const Options& o, stage::Context& context)
         if (o.pool == "test" && o.pairs.empty()) {
             throw ConfigError("pool = test needs 'pairs', which say what is held out");
         }
-        if (!o.index.empty() && !o.pairs.empty() && o.pool != "all") {
+        if (!o.index.folder.empty()) Index::require_usable(o.index.folder, *catalogue);
+        if (!o.index.folder.empty() && !o.pairs.empty() && o.pool != "all") {
             throw ConfigError("'index' is of the whole catalogue: it needs pool = all");
         }
         if (!o.pairs.empty() && o.pool != "all") {
@@ -175,28 +171,25 @@ void run(const Options& o, stage::Context& context)
         return;
     }
     std::optional<Index> index;
-    nlohmann::json approximate;
-    if (!o.index.empty()) {
+    if (!o.index.folder.empty()) {
         index.emplace(o.index, *catalogue, o.trust, context);
         inputs["index"] = index->content_id();
-        approximate = {{"probes", o.probes}, {"recall_at_10", index->recall(o.probes)}};
     }
     auto& output = context.open_output(o.output, inputs);
     const Nearest nearest = [&](const std::string& searched, const at::Tensor& vectors) {
-        return index ? index->nearest(*compute.ranks, searched, vectors, o.neighbours, o.probes)
+        return index ? index->nearest(*compute.ranks, searched, vectors, o.neighbours)
                      : catalogue::nearest(*compute.ranks, catalogue->shard(searched, context.world),
                                           vectors.to(compute.device), o.neighbours);
     };
     const auto found = search_all(*catalogue, queries, nearest, context);
     context.world.on_root([&] {
-        write_results(output.path(), catalogue->reader(), queries, found, o.neighbours, approximate);
+        write_results(output.path(), catalogue->reader(), queries, found, o.neighbours,
+                      index ? index->facts() : nlohmann::json());
     });
     output.publish({{"kind", "search"}, {"queries", queries.all.size()}, {"pool", queries.pool}},
                    result_files);
     if (index && context.world.is_root()) {
-        log::info(
-            "approximate, {} lists a file: of the true ten nearest of rows of the catalogue that finds {}",
-            o.probes, approximate.at("recall_at_10").dump());
+        log::info("approximate: of the true ten nearest an index finds {}", index->facts().dump());
     }
     log::info("{} queries among {} galaxies, in {} modes", queries.all.size(), queries.pool, modes.size());
     context.print(output.path());

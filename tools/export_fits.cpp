@@ -131,7 +131,8 @@ public:
     {
         const auto made_of = store_.manifest().at("request").at("inputs").value("embeddings", "");
         if (made_of != catalogue.content_id()) {
-            throw DataError(path, fmt::format("was made of another catalogue than {}", catalogue.path()));
+            throw DataError(path, fmt::format("was made of catalogue {}, not of {} ({})", made_of,
+                                              catalogue.content_id(), catalogue.path()));
         }
     }
 

@@ -4,15 +4,12 @@
 # usage: tools/learn_alignment.sh [--run DIR]   (run-alignment)
 # The same command again goes on where it was.
 set -euo pipefail
-case ${1:-} in
-    '') run='run-alignment' ;;
-    --run) [ $# -eq 2 ] || { sed -n '4s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 64; }; run=$2 ;;
-    *) sed -n '4s/^# //p' "${BASH_SOURCE[0]}" >&2; [ "$1" = --help ] && exit 0; exit 64 ;;
-esac
-run=$(realpath -m "$run")
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=tools/learning.sh
+source "$tools/learning.sh"
+run=$(run_folder "${BASH_SOURCE[0]}" run-alignment "$@") || exit $(($? == 1 ? 0 : $?))
+cd "$tools/.."
 bash tools/demo.sh --config configs/alignment.cfg --run "$run"
-source tools/learning.sh
 # shellcheck disable=SC2034
 stores=(--images "$run/images" --spectra "$run/spectra" --pairs "$run/pairs")
 mkdir -p "$run/beside"

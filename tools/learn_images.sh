@@ -6,16 +6,13 @@
 # usage: tools/learn_images.sh [--run DIR]   (run-images)
 # The same command again goes on where it was.
 set -euo pipefail
-case ${1:-} in
-    '') run='run-images' ;;
-    --run) [ $# -eq 2 ] || { sed -n '6s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 64; }; run=$2 ;;
-    *) sed -n '6s/^# //p' "${BASH_SOURCE[0]}" >&2; [ "$1" = --help ] && exit 0; exit 64 ;;
-esac
-run=$(realpath -m "$run")
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=tools/learning.sh
+source "$tools/learning.sh"
+run=$(run_folder "${BASH_SOURCE[0]}" run-images "$@") || exit $(($? == 1 ? 0 : $?))
+cd "$tools/.."
 bash tools/setup.sh
 bash tools/build.sh
-source tools/learning.sh
 config=configs/images.cfg
 mkdir -p "$run"
 build/bin/astroclip-simulate --config "$config" --threads "$(nproc)" --output "$run/survey"

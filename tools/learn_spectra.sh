@@ -16,17 +16,15 @@ while [ $# -gt 0 ]; do
         *) sed -n '4,5s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 64 ;;
     esac
 done
-config=configs/spectra.cfg ranks=2
+source tools/learning.sh
+config=configs/spectra.cfg
+stage() { run_stage "$1" --config "$config" "${@:2}"; }
 
-[ "$(id -u)" != 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-export OMP_NUM_THREADS=1 OMPI_MCA_mpi_yield_when_idle=1
-stage() { mpirun --oversubscribe --bind-to none -n "$ranks" "build/bin/astroclip-$1" --config "$config" "${@:2}"; }
-
-OMP_NUM_THREADS='' bash tools/setup.sh
-OMP_NUM_THREADS='' bash tools/build.sh
-build/bin/astroclip-simulate --config "$config" --threads "$ranks" --output "$run/survey"
+bash tools/setup.sh
+bash tools/build.sh
+build/bin/astroclip-simulate --config "$config" --threads "$(nproc)" --output "$run/survey"
 stage ingest-spectra --input "$run/survey/spectra" --output "$run/spectra"
 stage ingest-spectra --input "$run/survey/noiseless" --output "$run/noiseless"
 stage pretrain-spectrum --spectra "$run/spectra" --output "$run/spectrum-encoder"
-OMP_NUM_THREADS=$ranks build/bin/astroclip-probe-spectra --config "$config" --threads "$ranks" --model "$run/spectrum-encoder" \
+OMP_NUM_THREADS=$(nproc) build/bin/astroclip-probe-spectra --config "$config" --threads "$(nproc)" --model "$run/spectrum-encoder" \
     --spectra "$run/spectra" --noiseless "$run/noiseless" --real "$real" --output "$run/probe.json"

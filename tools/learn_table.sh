@@ -1,19 +1,16 @@
 #!/bin/bash
 # The published table on 5,000 simulated galaxies: a run of tools/learn_alignment.sh, its encoders before alignment, MoCo v2 in
-# the place of Stein et al., and networks trained on labels until their validation loss no longer falls; all in one evaluation
-# and its report.
+# the place of Stein et al., and networks trained on labels until their validation loss no longer falls, in one evaluation
+# (DIR/beside/table).
 # usage: tools/learn_table.sh [--run DIR]   (run-alignment)
 # The same command again goes on where it was.
 set -euo pipefail
-case ${1:-} in
-    '') run='run-alignment' ;;
-    --run) [ $# -eq 2 ] || { sed -n '5s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 64; }; run=$2 ;;
-    *) sed -n '5s/^# //p' "${BASH_SOURCE[0]}" >&2; [ "$1" = --help ] && exit 0; exit 64 ;;
-esac
-run=$(realpath -m "$run")
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=tools/learning.sh
+source "$tools/learning.sh"
+run=$(run_folder "${BASH_SOURCE[0]}" run-alignment "$@") || exit $(($? == 1 ? 0 : $?))
+cd "$tools/.."
 bash tools/learn_alignment.sh --run "$run"
-source tools/learning.sh
 others=$run/beside
 learned=(--images "$run/images" --pairs "$run/pairs") stores=("${learned[@]}" --spectra "$run/spectra")
 encoder "$others/stein" configs/moco.cfg
@@ -35,12 +32,10 @@ train ResNet18 image
 train Conv+Att spectrum
 
 join() { local IFS=,; echo "$*"; }
-if ! grep -q 'ResNet18 image' "$run/evaluation/evaluation.json"; then
-    slurm/submit --local --run "$run" --from evaluate --set "evaluate.supervised=$(join "${supervised[@]}")" \
-        --set "evaluate.compare=$(join "AstroDINO=$others/before-embeddings" "SpecFormer=$others/specformer-embeddings" "Stein=$others/stein-embeddings")"
-fi
-tools/report "$run"
-/usr/bin/python3 - "$run/evaluation/evaluation.json" <<'END'
+run_stage evaluate --config "$run/config.cfg" "${stores[@]}" --labels "$run/survey/truth.fits" --embeddings "$run/embeddings" \
+    --model "$run/aligned" --supervised "$(join "${supervised[@]}")" --output "$others/table" --compare \
+    "$(join "AstroDINO=$others/before-embeddings" "SpecFormer=$others/specformer-embeddings" "Stein=$others/stein-embeddings")"
+/usr/bin/python3 - "$others/table/evaluation.json" <<'END'
 import json, sys
 figures = lambda one, what, key: (one or {}).get(what) and one[what] and one[what].get(key)
 print(f"{'':10}{'':34}{'':12}{'redshift':>24}{'properties':>24}   published")

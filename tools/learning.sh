@@ -1,8 +1,16 @@
 # shellcheck shell=bash
-# Encoders for tools/learn_*.sh and what they know, by two ranks that share the cores; from the root of the checkout.
+# For tools/learn_*.sh: encoders and what they know, by two ranks that share the cores; from the root of the checkout.
 learned=() # what encoders learn from: --images STORE, and --pairs STORE if galaxies are held out
 stores=()  # what is embedded and evaluated
 [ "$(id -u)" != 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+# The folder of --run DIR, else DEFAULT, absolute. Other words end the script with its usage, the line that begins so.
+run_folder() { # SCRIPT DEFAULT WORDS...
+    case $#:${3:-} in
+        2:) realpath -m "$2" ;;
+        4:--run) realpath -m "$4" ;;
+        *) sed -n 's/^# usage/usage/p' "$1" >&2; [ "${3:-}" = --help ] && return 1; return 64 ;;
+    esac
+}
 run_stage() { # STAGE OPTIONS
     local threads=$((($(nproc) + 1) / 2))
     OMP_NUM_THREADS=$threads OMPI_MCA_mpi_yield_when_idle=1 mpirun --oversubscribe --bind-to none -n 2 \

@@ -62,7 +62,8 @@ class Store:
     def join(self, predictions):
         """Adds the columns of a store of predictions that evaluate made of this catalogue: of its rows with an image, in their order."""
         if predictions.manifest["request"]["inputs"].get("embeddings") != self.manifest["content_id"]:
-            raise StoreError(f"{predictions.path}: was made of another catalogue than {self.path}")
+            raise StoreError(f"{predictions.path}: was made of catalogue {predictions.manifest['request']['inputs'].get('embeddings')}, "
+                             f"not of {self.manifest['content_id']} ({self.path})")
         found = self["has_image"][:] == 1
         if not np.array_equal(self["object_id"][:][found], predictions["object_id"][:]):
             raise StoreError(f"{predictions.path}: its galaxies are not those of {self.path} that have an image")

@@ -11,13 +11,14 @@
 #include <memory>
 
 #include "core/error.hpp"
+#include "core/heartbeat.hpp"
 
 namespace astroclip::catalogue {
 
 bool has_inverted_lists() { return true; }
 
-void write_inverted_lists(const std::string& path, const at::Tensor& vectors,
-                          const std::vector<std::int64_t>& rows, std::int64_t lists, std::uint64_t seed)
+void write_inverted_lists(const std::string& path, const at::Tensor& vectors, const at::Tensor& rows,
+                          std::int64_t lists, std::uint64_t seed)
 {
     const auto all = vectors.contiguous();
     faiss::IndexFlatIP centroids(all.size(1));
@@ -25,11 +26,22 @@ void write_inverted_lists(const std::string& path, const at::Tensor& vectors,
                               static_cast<std::size_t>(lists), faiss::METRIC_INNER_PRODUCT);
     index.cp.seed = static_cast<int>(seed % std::numeric_limits<int>::max());
     index.cp.spherical = true;
-    index.cp.max_points_per_centroid = 64;  // more cost time and change little
+    index.cp.niter = 10;
+    index.cp.max_points_per_centroid = 64;  // more of both cost time and change little
     index.cp.min_points_per_centroid = 1;
     index.train(all.size(0), all.const_data_ptr<float>());
-    index.add_with_ids(all.size(0), all.const_data_ptr<float>(), rows.data());
-    faiss::write_index(&index, path.c_str());
+    constexpr std::int64_t at_once = 1 << 14;
+    for (std::int64_t first = 0; first < all.size(0); first += at_once) {
+        alive("filling inverted lists");
+        index.add_with_ids(std::min(at_once, all.size(0) - first),
+                           all.const_data_ptr<float>() + first * all.size(1),
+                           rows.const_data_ptr<std::int64_t>() + first);
+    }
+    try {
+        faiss::write_index(&index, path.c_str());
+    } catch (const std::exception& error) {
+        throw IoError(path, fmt::format("cannot be written: {}", error.what()));
+    }
 }
 
 Neighbours search_inverted_lists(const std::string& path, const at::Tensor& queries, std::int64_t k,
@@ -43,7 +55,9 @@ Neighbours search_inverted_lists(const std::string& path, const at::Tensor& quer
     }
     auto* const index = dynamic_cast<faiss::IndexIVFFlat*>(read.get());
     if (index == nullptr || index->d != queries.size(1)) {
-        throw DataError(path, fmt::format("is no IndexIVFFlat of vectors of {} numbers", queries.size(1)));
+        throw DataError(path,
+                        fmt::format("holds {} of vectors of {} numbers; an IndexIVFFlat of {} is expected",
+                                    index == nullptr ? "another index" : "lists", read->d, queries.size(1)));
     }
     index->nprobe = static_cast<std::size_t>(std::min(probes, static_cast<std::int64_t>(index->nlist)));
     const auto asked = queries.contiguous();

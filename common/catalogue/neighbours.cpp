@@ -253,29 +253,31 @@ Neighbours nearest(comm::Communicator& ranks, const CatalogueShard& shard, const
     for_each_product(
         shard, queries, blocks, [](auto...) { return true; },
         [&](const Product& product) { local.add(product); });
-    return merged(ranks, {local.result()}, count, k);
+    return merged(ranks, local.result());
 }
 
-Neighbours merged(comm::Communicator& ranks, const std::vector<Neighbours>& mine, std::int64_t queries,
-                  std::int64_t k)
+Neighbours best_of(const std::vector<Neighbours>& lists, std::int64_t queries, std::int64_t k)
 {
-    const auto best_of = [&](const std::vector<Neighbours>& lists) {
-        BestRows best(queries, k);
-        for (const auto& list : lists) {
-            for (std::int64_t i = 0; i < list.row.numel(); ++i) {
-                if (const auto row = list.row.const_data_ptr<std::int64_t>()[i]; row >= 0) {
-                    best.add(i / k % queries, {list.score.const_data_ptr<float>()[i], row});
-                }
+    BestRows best(queries, k);
+    for (const auto& list : lists) {
+        for (std::int64_t i = 0; i < list.row.numel(); ++i) {
+            if (const auto row = list.row.const_data_ptr<std::int64_t>()[i]; row >= 0) {
+                best.add(i / k % queries, {list.score.const_data_ptr<float>()[i], row});
             }
         }
-        return best.result();
-    };
-    const auto own = best_of(mine);
-    if (ranks.size() == 1 || queries == 0) {
-        return own;
     }
-    return best_of({{ranks.all_gather(own.row.to(ranks.device())).to(at::kCPU),
-                     ranks.all_gather(own.score.to(ranks.device())).to(at::kCPU)}});
+    return best.result();
+}
+
+Neighbours merged(comm::Communicator& ranks, const Neighbours& mine)
+{
+    if (ranks.size() == 1 || mine.row.numel() == 0) {
+        return mine;
+    }
+    // One rank's lists after the other's.
+    return best_of({{ranks.all_gather(mine.row.to(ranks.device())).to(at::kCPU),
+                     ranks.all_gather(mine.score.to(ranks.device())).to(at::kCPU)}},
+                   mine.row.size(0), mine.row.size(1));
 }
 
 std::vector<std::int64_t> partner_places(comm::Communicator& ranks, const CatalogueShard& shard,

@@ -51,9 +51,10 @@ struct SearchBlocks {
 Neighbours nearest(comm::Communicator& ranks, const CatalogueShard& shard, const at::Tensor& queries,
                    std::int64_t k, const SearchBlocks& blocks = {});
 
-// The best k of several lists of neighbours of the same queries, those of all ranks. Collective.
-Neighbours merged(comm::Communicator& ranks, const std::vector<Neighbours>& mine, std::int64_t queries,
-                  std::int64_t k);
+// The best k of several lists of neighbours of the same queries; and of the lists that the ranks have,
+// collective.
+Neighbours best_of(const std::vector<Neighbours>& lists, std::int64_t queries, std::int64_t k);
+Neighbours merged(comm::Communicator& ranks, const Neighbours& mine);
 
 // The place of each query's true partner in the order of `nearest`, from 1, over the whole catalogue: for
 // recall@k and the median rank. `partner_row`: the catalogue row of each query's partner, on all ranks.

@@ -42,8 +42,8 @@ public:
     struct Prediction : KnnResult {
         at::Tensor scatter;  // [m, p] float64, weighted standard deviation of the neighbours' targets
     };
-    // query [m, d]. `own` [m] int64: the training row that a query itself is, which is no neighbour; -1: none
-    // is.
+    // query [m, d]. `own` [m] int64: the training row that a query itself is, which has no weight; -1: none
+    // is. NaN where there is no other training row.
     Prediction predict(const at::Tensor& query, const at::Tensor& own = {}) const;
     std::int64_t neighbours() const { return neighbours_; }
     std::int64_t targets() const { return targets_.size(1); }

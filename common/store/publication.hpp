@@ -74,7 +74,7 @@ private:
     bool up_to_date_ = false;
 };
 
-// Rank 0 only (no communication). `write` fills the temporary file it is given; then sync, rename, sync of
+// No communication: one rank a file. `write` fills the temporary file it is given; then sync, rename, sync of
 // the folder.
 void publish_file(const std::string& final_path,
                   const std::function<void(const std::string& temporary)>& write);

@@ -8,7 +8,6 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
-#include <vector>
 
 #include "core/error.hpp"
 
@@ -25,8 +24,7 @@ protected:
         const auto directions = at::randn({20, 32});
         vectors_ = directions.repeat({100, 1}) + 0.7 * at::randn({2000, 32});
         vectors_ = vectors_ / vectors_.norm(2, 1, true);
-        for (std::int64_t i = 0; i < 2000; ++i) rows_.push_back(3 * i);
-        write_inverted_lists(path_, vectors_, rows_, lists_for(2000), 42);
+        write_inverted_lists(path_, vectors_, 3 * at::arange(2000, at::kLong), lists_for(2000), 42);
     }
     void TearDown() override { std::filesystem::remove(path_); }
     // Share of the ten nearest of 100 rows.
@@ -41,7 +39,6 @@ protected:
     std::string path_ =
         std::filesystem::temp_directory_path() / ("inverted-lists-" + std::to_string(::getpid()));
     at::Tensor vectors_;
-    std::vector<std::int64_t> rows_;
 };
 
 TEST_F(InvertedLists, AllOfThemAreExactSearch)

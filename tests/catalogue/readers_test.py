@@ -115,7 +115,7 @@ class Astropy(Reader):
         manifest["request"]["inputs"]["embeddings"] = "0" * 32
         (copy / "manifest.json").write_text(json.dumps(manifest))
         pipeline.call([EXPORT, "--store", str(RUN / "embeddings"), "--output", str(self.folder / "fits"), "--predictions", str(copy)], code=65)
-        with self.assertRaisesRegex(StoreError, "another catalogue"):
+        with self.assertRaisesRegex(StoreError, "was made of catalogue"):
             open_catalog(RUN / "embeddings", predictions=copy)
 
     def test_header_says_where_the_table_comes_from(self):

@@ -3,18 +3,19 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 #if defined(__x86_64__)
 
 namespace astroclip::ssl {
 namespace {
 
-// Of the values of `x` [rows, columns] where `place` says, zeros beside them.
+// Of the values of `x` [rows, columns] where `place` says; beside them what must not matter.
 template <typename Place>
 SplitSpace split(const at::Tensor& x, std::int64_t size, Place place)
 {
     SplitSpace space(size);
-    space.space.zero_();
+    space.space.fill_(std::numeric_limits<float>::quiet_NaN());
     const auto values = x.accessor<float, 2>();
     for (std::int64_t i = 0; i < x.size(0); ++i) {
         for (std::int64_t j = 0; j < x.size(1); ++j) {
