@@ -16,7 +16,7 @@ lsdb_version=0.11.1
 cuda_packages=(nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)   # libtorch_cpu.so itself is linked with these
 packages=(g++ cmake ninja-build ccache lld git pkg-config libopenmpi-dev openmpi-bin libhdf5-openmpi-dev
     libboost-program-options-dev libcfitsio-dev wcslib-dev libjpeg-dev libfmt-dev nlohmann-json3-dev libxxhash-dev libnanoflann-dev
-    procps libgtest-dev libfaiss-dev python3-numpy python3-h5py python3-astropy python3-matplotlib python3-venv python3-pip shellcheck
+    procps libgtest-dev python3-numpy python3-h5py python3-astropy python3-matplotlib python3-venv python3-pip shellcheck
     clang-format)
 if [ "$(id -u)" = 0 ] && ! command -v sbatch >/dev/null; then
     packages+=(slurm-wlm munge)   # tests try the workflow on a Slurm of virtual nodes, which root alone can make
