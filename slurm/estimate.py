@@ -206,7 +206,8 @@ def search(s, config, values, ranks):
 def evaluate(s, config, values, ranks):
     width = Settings("align", config, values).number("embed-dim", 1024)
     images, _, pairs = expected(config)
-    # of each pair both embeddings in float32; in float64 one of them standardised, and the training sets of both predictors
+    # of each pair both embeddings in float32; in float64 one of them standardised, and the training sets of two predictors; and
+    # some 15 % for what lies between them
     return Need(LIBRARIES + pairs * (2 * 4 + 3 * 8) * width * 1.15, images * 50, "predictions")
 
 

@@ -19,7 +19,8 @@ inline void require_inverted_lists()
 {
     if (!has_inverted_lists()) {
         throw ConfigError(
-            "'index': this build has no FAISS; configure with -DASTROCLIP_FAISS=ON, or leave it out");
+            "'index': this build has no FAISS; make one by ASTROCLIP_FAISS=ON tools/build.sh, or leave it "
+            "out");
     }
 }
 
