@@ -2,21 +2,19 @@
 
 #if defined(__x86_64__)
 
-#include <ATen/native/CPUBlas.h>
 #include <immintrin.h>
+
+#include <cstdint>
 
 // For functions that are called only where has_avx512() says so.
 #define ASTROCLIP_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
 
 namespace astroclip::nn {
 
-// AVX-512, and bfloat16 products through at::native::cpublas::brgemm.
 inline bool has_avx512()
 {
-    static const bool known = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bf16") &&
-                              at::native::cpublas::could_pack(at::kBFloat16);
-    return known;
+    return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bf16");
 }
 
 inline constexpr std::int64_t lanes = 16;  // float32 values of a vector

@@ -6,6 +6,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/native/CPUBlas.h>
 
 #include <cmath>
 #include <cstring>
@@ -346,8 +347,10 @@ void backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, con
 bool has_cpu_attention(const at::Tensor& q)
 {
     const auto type = q.scalar_type();
+    // Products of bfloat16 through at::native::cpublas::brgemm, which packs where there are tiles for them.
+    static const bool has_products = has_avx512() && at::native::cpublas::could_pack(at::kBFloat16);
     return q.is_cpu() && (type == at::kFloat || type == at::kBFloat16) && q.size(3) % lanes == 0 &&
-           has_avx512();
+           has_products;
 }
 
 AttentionResult cpu_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "ssl/split_contrast.hpp"
+#include "ssl/packed_contrast.hpp"
 
 namespace astroclip::ssl {
 
@@ -127,14 +127,14 @@ void add_plain_gradients(const Contrast& of, const ContrastWeights& weights, at:
 
 ContrastSums contrast_sums(const Contrast& of)
 {
-    return has_split_contrast(of) ? split_sums(of) : plain_sums(of);
+    return has_packed_contrast(of) ? packed_sums(of) : plain_sums(of);
 }
 
 void add_contrast_gradients(const Contrast& of, const ContrastWeights& weights, at::Tensor& image_grad,
                             at::Tensor& spectra_grad)
 {
-    has_split_contrast(of) ? add_split_gradients(of, weights, image_grad, spectra_grad)
-                           : add_plain_gradients(of, weights, image_grad, spectra_grad);
+    has_packed_contrast(of) ? add_packed_gradients(of, weights, image_grad, spectra_grad)
+                            : add_plain_gradients(of, weights, image_grad, spectra_grad);
 }
 
 }  // namespace astroclip::ssl

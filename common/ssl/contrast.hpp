@@ -17,7 +17,7 @@ struct UnitRows {
 
 // All pairs of a contrastive loss: the logit of rows i of `image` and j of `spectra` is scale · cosine. Row
 // i's match is j = i + offset. Both passes compute the logits in tiles and hold no more than tile x tile; on
-// the CPU as split_contrast.hpp says, where it can.
+// the CPU as packed_contrast.hpp says, where it can.
 struct Contrast {
     UnitRows image, spectra;
     double scale;

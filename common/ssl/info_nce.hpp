@@ -66,7 +66,7 @@ private:
 //
 // Collective, forward and backward; the upstream gradient must be the same on all ranks, and scale <= 100.
 // The tiled form never holds more than tile x tile logits: it keeps the loss of each row and column and
-// computes the logits again in the backward pass. On the CPU it multiplies as split_contrast.hpp says. Each
+// computes the logits again in the backward pass. On the CPU it multiplies as packed_contrast.hpp says. Each
 // rank computes its own rows of S once; the column sums of all ranks are added up, so only the spectra are
 // gathered and only their gradients scattered.
 at::Tensor info_nce(comm::Communicator& ranks, const at::Tensor& image, const at::Tensor& spectrum,

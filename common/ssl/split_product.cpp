@@ -9,12 +9,15 @@
 #include <array>
 #include <cstdint>
 
+#include "nn/avx512.hpp"
+
 #define ASTROCLIP_AMX __attribute__((target("amx-tile,amx-bf16")))
 
 namespace astroclip::ssl {
 namespace {
 
 using at::BFloat16;
+using nn::lanes;
 
 constexpr std::int64_t tile = 16;   // rows of a tile of a left factor or a product; columns of a right one's
 constexpr std::int64_t depth = 32;  // of k
@@ -109,6 +112,42 @@ void multiply_rest(Split left, std::int64_t rows, std::int64_t k, std::int64_t w
     }
 }
 
+// Where the value of row i, column j is. Of a left factor with k columns, the next 31 of an even 32 are
+// beside it; of a right one with k rows, the next columns of an even 16 are 2 apart, row i + 1 between.
+std::int64_t left_place(std::int64_t i, std::int64_t j, std::int64_t k)
+{
+    return i / tile * tile * k + j / depth * tile_size + i % tile * depth + j % depth;
+}
+std::int64_t right_place(std::int64_t i, std::int64_t j, std::int64_t k)
+{
+    return j / tile * tile * k + i / 2 * depth + j % tile * 2 + i % 2;
+}
+
+struct SplitVector {
+    __m256i high, rest;
+};
+ASTROCLIP_AVX512 inline SplitVector split(__m512 x)
+{
+    const auto high = nn::to_bfloat16(x);
+    return {high, nn::to_bfloat16(_mm512_sub_ps(x, nn::from_bfloat16(high)))};
+}
+ASTROCLIP_AVX512 inline SplitVector split(FactorRow row, std::int64_t j)
+{
+    return row.values == nullptr
+               ? SplitVector{_mm256_setzero_si256(), _mm256_setzero_si256()}
+               : split(_mm512_div_ps(_mm512_loadu_ps(row.values + j), _mm512_set1_ps(row.divisor)));
+}
+
+ASTROCLIP_AVX512 inline void store(BFloat16* to, __m256i x)
+{
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), x);
+}
+ASTROCLIP_AVX512 inline void store_pairs(BFloat16* to, __m256i even, __m256i odd)
+{
+    _mm512_storeu_si512(
+        to, _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16)));
+}
+
 }  // namespace
 
 bool has_split_product()
@@ -118,9 +157,69 @@ bool has_split_product()
     return known;
 }
 
-void multiply(Split left, std::int64_t rows, std::int64_t k, Split right, std::int64_t n, float* out,
-              std::int64_t stride, bool add)
+// Whole blocks of 32 rows are read, whatever lies in those beyond.
+SplitProduct::Left::Left(std::int64_t rows, std::int64_t k) : Factor((rows + side - 1) / side * side * k) {}
+
+ASTROCLIP_AVX512 void SplitProduct::Left::set_row(std::int64_t i, FactorRow row, std::int64_t k)
 {
+    for (std::int64_t j = 0; j < k; j += lanes) {
+        const auto x = split(row, j);
+        const auto place = left_place(i, j, k);
+        store(split_.high + place, x.high);
+        store(split_.rest + place, x.rest);
+    }
+}
+
+ASTROCLIP_AVX512 void SplitProduct::Turned::set_columns(std::int64_t i, const float* values,
+                                                        std::int64_t stride, std::int64_t columns,
+                                                        std::int64_t rows, std::int64_t k)
+{
+    const auto step =
+        _mm512_mullo_epi32(_mm512_set1_epi32(static_cast<int>(stride)),
+                           _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
+    for (std::int64_t column = 0; column < padded(columns); column += lanes) {
+        const auto part = nn::first_lanes(std::max<std::int64_t>(columns - column, 0));
+        for (std::int64_t row = 0; row < rows; ++row) {
+            const auto x = split(_mm512_mask_i32gather_ps(_mm512_setzero_ps(), part, step,
+                                                          values + column * stride + row, sizeof(float)));
+            const auto place = left_place(row, i + column, k);
+            store(split_.high + place, x.high);
+            store(split_.rest + place, x.rest);
+        }
+    }
+}
+
+ASTROCLIP_AVX512 void SplitProduct::Right::set_rows(std::int64_t i, FactorRow even, FactorRow odd,
+                                                    std::int64_t k, std::int64_t n)
+{
+    for (std::int64_t j = 0; j < n; j += lanes) {
+        const auto x = split(even, j), y = split(odd, j);
+        const auto place = right_place(i, j, k);
+        store_pairs(split_.high + place, x.high, y.high);
+        store_pairs(split_.rest + place, x.rest, y.rest);
+    }
+}
+
+ASTROCLIP_AVX512 void SplitProduct::Right::set_column(std::int64_t j, FactorRow row, std::int64_t k)
+{
+    std::array<BFloat16, lanes> high, rest;
+    for (std::int64_t i = 0; i < k; i += lanes) {
+        const auto x = split(row, i);
+        store(high.data(), x.high);
+        store(rest.data(), x.rest);
+        for (std::int64_t pair = 0; pair < lanes; pair += 2) {
+            const auto place = right_place(i + pair, j, k);
+            std::copy_n(high.data() + pair, 2, split_.high + place);
+            std::copy_n(rest.data() + pair, 2, split_.rest + place);
+        }
+    }
+}
+
+void SplitProduct::multiply(const Left& left_factor, std::int64_t first_row, std::int64_t rows,
+                            std::int64_t k, const Right& right_factor, std::int64_t n, float* out,
+                            std::int64_t stride, bool add)
+{
+    const auto left = left_factor.split_ + first_row * k, right = right_factor.split_;
     const TileRegisters registers;
     for (std::int64_t first = 0; first < k; first += k_block) {
         const auto depth_now = std::min(k_block, k - first);

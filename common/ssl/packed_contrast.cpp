@@ -1,4 +1,4 @@
-#include "ssl/split_contrast.hpp"
+#include "ssl/packed_contrast.hpp"
 
 #include "core/error.hpp"
 
@@ -14,16 +14,16 @@
 #include <vector>
 
 #include "nn/avx512.hpp"
+#include "ssl/float_product.hpp"
 #include "ssl/split_product.hpp"
 
 namespace astroclip::ssl {
 namespace {
 
-using at::BFloat16;
 using nn::lanes;
 
-constexpr std::int64_t strip_rows = 128;     // what one thread computes at once, however many there are
-constexpr std::int64_t panel = split_block;  // columns that are turned together
+constexpr std::int64_t strip_rows = 128;       // what one thread computes at once, however many there are
+constexpr std::int64_t panel = product_block;  // columns that are turned together
 
 // visit(first, count) of parts of 0 … n - 1.
 void in_parts(std::int64_t n, std::int64_t size, const std::function<void(std::int64_t, std::int64_t)>& visit)
@@ -41,37 +41,6 @@ void in_parallel_parts(std::int64_t n, std::int64_t size,
     });
 }
 
-struct SplitValues {
-    __m256i high, rest;
-};
-ASTROCLIP_AVX512 inline SplitValues split(__m512 x)
-{
-    const auto high = nn::to_bfloat16(x);
-    return {high, nn::to_bfloat16(_mm512_sub_ps(x, nn::from_bfloat16(high)))};
-}
-
-ASTROCLIP_AVX512 inline void store(BFloat16* to, __m256i x)
-{
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), x);
-}
-ASTROCLIP_AVX512 inline void store_pairs(BFloat16* to, __m256i even, __m256i odd)
-{
-    _mm512_storeu_si512(
-        to, _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16)));
-}
-
-// from / divisor as row `row` of a left factor of n columns; n in whole vectors. (By the inverse all values
-// of a row would be off by one rounding.)
-ASTROCLIP_AVX512 void split_row(const float* from, float divisor, std::int64_t row, std::int64_t n, Split to)
-{
-    for (std::int64_t i = 0; i < n; i += lanes) {
-        const auto x = split(_mm512_div_ps(_mm512_loadu_ps(from + i), _mm512_set1_ps(divisor)));
-        const auto place = left_place(row, i, n);
-        store(to.high + place, x.high);
-        store(to.rest + place, x.rest);
-    }
-}
-
 // Rows of unit length for the factors of products.
 class Rows {
 public:
@@ -84,53 +53,40 @@ public:
 
     std::int64_t width() const { return width_; }  // E
 
-    // Rows first … as a left factor.
-    void by_rows(std::int64_t first, std::int64_t count, Split to) const
+    // Rows first … as a left factor [count, E].
+    template <typename Left>
+    void set_left(Left& to, std::int64_t first, std::int64_t count) const
     {
         for (std::int64_t i = 0; i < count; ++i) {
-            split_row(row(first + i), length(first + i), i, width_, to);
+            to.set_row(i, row(first + i), width_);
         }
     }
 
-    // The same as rows `at` … of a right factor of k rows, filled up with zeros to whole blocks of 64.
-    ASTROCLIP_AVX512 void paired(std::int64_t first, std::int64_t count, std::int64_t at, std::int64_t k,
-                                 Split to) const
+    // The same as rows `at` … of a right factor [k, E], filled up with zeros to whole blocks of 64.
+    template <typename Right>
+    void set_right(Right& to, std::int64_t first, std::int64_t count, std::int64_t at, std::int64_t k) const
     {
         for (std::int64_t i = 0; i < padded(count); i += 2) {
-            for (std::int64_t j = 0; j < width_; j += lanes) {
-                const auto even = unit(first + i, j, i < count), odd = unit(first + i + 1, j, i + 1 < count);
-                const auto place = right_place(at + i, j, k);
-                store_pairs(to.high + place, even.high, odd.high);
-                store_pairs(to.rest + place, even.rest, odd.rest);
-            }
+            to.set_rows(at + i, i < count ? row(first + i) : zeros,
+                        i + 1 < count ? row(first + i + 1) : zeros, k, width_);
         }
     }
 
-    // Rows first … as the 64 columns of a right factor [E, 64], filled up with zeros.
-    ASTROCLIP_AVX512 void turned(std::int64_t first, std::int64_t count, Split to) const
+    // The same as columns `at` … of a right factor [E, n], filled up with zeros to whole blocks of 64.
+    template <typename Right>
+    void set_turned(Right& to, std::int64_t first, std::int64_t count, std::int64_t at) const
     {
-        std::array<BFloat16, lanes> high, rest;
-        for (std::int64_t i = 0; i < panel; ++i) {
-            for (std::int64_t j = 0; j < width_; j += lanes) {
-                const auto x = unit(first + i, j, i < count);
-                store(high.data(), x.high);
-                store(rest.data(), x.rest);
-                for (std::int64_t pair = 0; pair < lanes; pair += 2) {
-                    const auto place = right_place(j + pair, i, width_);
-                    std::copy_n(high.data() + pair, 2, to.high + place);
-                    std::copy_n(rest.data() + pair, 2, to.rest + place);
-                }
-            }
+        for (std::int64_t i = 0; i < padded(count); ++i) {
+            to.set_column(at + i, i < count ? row(first + i) : zeros, width_);
         }
     }
 
 private:
-    const float* row(std::int64_t i) const { return values_ + i * width_; }
-    float length(std::int64_t i) const { return length_ != nullptr ? length_[i] : 1.0F; }
-    ASTROCLIP_AVX512 SplitValues unit(std::int64_t i, std::int64_t j, bool there) const
+    static constexpr FactorRow zeros{nullptr};
+
+    FactorRow row(std::int64_t i) const
     {
-        return there ? split(_mm512_div_ps(_mm512_loadu_ps(row(i) + j), _mm512_set1_ps(length(i))))
-                     : SplitValues{_mm256_setzero_si256(), _mm256_setzero_si256()};
+        return {values_ + i * width_, length_ != nullptr ? length_[i] : 1.0F};
     }
 
     const float *values_, *length_;
@@ -224,30 +180,12 @@ ASTROCLIP_AVX512 void to_gradient(const Strip& strip, const Softmax& of)
     }
 }
 
-// The strip as columns `at` … of a left factor with the strip's columns as rows of length k, filled up with
-// zeros to whole blocks of 64.
-ASTROCLIP_AVX512 void split_turned(const Strip& strip, std::int64_t at, std::int64_t k, Split to)
-{
-    const auto step =
-        _mm512_mullo_epi32(_mm512_set1_epi32(static_cast<int>(strip.stride)),
-                           _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
-    for (std::int64_t i = 0; i < padded(strip.rows); i += lanes) {
-        const auto part = nn::first_lanes(std::max<std::int64_t>(strip.rows - i, 0));
-        for (std::int64_t j = 0; j < strip.columns; ++j) {
-            const auto x = split(_mm512_mask_i32gather_ps(
-                _mm512_setzero_ps(), part, step, strip.values + i * strip.stride + j, sizeof(float)));
-            const auto place = left_place(j, at + i, k);
-            store(to.high + place, x.high);
-            store(to.rest + place, x.rest);
-        }
-    }
-}
-
 struct Tile {
     std::int64_t row, rows, column, columns;  // of `image` and `spectra`
 };
 
 // The tiles of a contrast, one after the other, and their strips, which threads share.
+template <typename Product>
 class Tiles {
 public:
     Tiles(const Contrast& of, bool gradients)
@@ -257,16 +195,16 @@ public:
           columns_(of.spectra.values.size(0)),
           tile_(std::min(of.tile, padded(std::max(rows_, columns_)))),
           gradients_(gradients),
-          turned_(tile_ * width()),
-          paired_columns_(gradients ? tile_ * width() : 0)
+          turned_(width(), tile_),
+          spectra_rows_(gradients ? tile_ : 0, width())
     {
         for (int i = 0; i < std::min<std::int64_t>(at::get_num_threads(), tile_ / strip_rows + 1); ++i) {
             scratch_.emplace_back(width(), tile_);
         }
     }
 
-    // visit(tile, strip, space for its gradient as a left factor) of the strips of each tile, by several
-    // threads, then after(tile).
+    // visit(tile, strip, space for it as a left factor) of the strips of each tile, by several threads, then
+    // after(tile).
     template <typename Visit, typename After>
     void for_each(const Visit& visit, const After& after)
     {
@@ -276,16 +214,16 @@ public:
                 const Tile tile{row, rows, column, columns};
                 in_parallel_parts(rows, strip_rows, [&](std::int64_t first, std::int64_t count) {
                     auto& own = scratch_[static_cast<std::size_t>(at::get_thread_num())];
-                    const Strip strip{own.values.mutable_data_ptr<float>(),
+                    const Strip strip{own.values.template mutable_data_ptr<float>(),
                                       own.values.size(1),
                                       row + first,
                                       count,
                                       column,
                                       columns};
-                    image_.by_rows(strip.row, count, own.rows.split);
-                    multiply(own.rows.split, count, width(), turned_.split, padded(columns), strip.values,
-                             strip.stride, false);
-                    visit(tile, strip, own.grad.split);
+                    image_.set_left(own.rows, strip.row, count);
+                    Product::multiply(own.rows, 0, count, width(), turned_, padded(columns), strip.values,
+                                      strip.stride, false);
+                    visit(tile, strip, own.grad);
                 });
                 after(tile);
             });
@@ -295,27 +233,27 @@ public:
     std::int64_t width() const { return image_.width(); }
     std::int64_t size() const { return tile_; }
     const Rows& image() const { return image_; }
-    Split paired_columns() const { return paired_columns_.split; }
+    const typename Product::Right& spectra() const { return spectra_rows_; }  // of this tile, [columns, E]
 
 private:
     // What a thread needs for a strip. Its rows are not a power of two apart, which caches take badly.
     struct Scratch {
         Scratch(std::int64_t width, std::int64_t tile)
-            : rows(strip_rows * width),
-              grad(strip_rows * tile),
+            : rows(strip_rows, width),
+              grad(strip_rows, tile),
               values(at::empty({strip_rows, tile + lanes}, at::kFloat))
         {
         }
-        SplitSpace rows, grad;
+        typename Product::Left rows, grad;
         at::Tensor values;
     };
 
     void take_columns(std::int64_t column, std::int64_t columns)
     {
         in_parallel_parts(columns, panel, [&](std::int64_t first, std::int64_t count) {
-            spectra_.turned(column + first, count, turned_.split + first * width());
+            spectra_.set_turned(turned_, column + first, count, first);
             if (gradients_) {
-                spectra_.paired(column + first, count, first, padded(columns), paired_columns_.split);
+                spectra_.set_right(spectra_rows_, column + first, count, first, padded(columns));
             }
         });
     }
@@ -323,12 +261,12 @@ private:
     Rows image_, spectra_;
     std::int64_t rows_, columns_, tile_;
     bool gradients_;
-    SplitSpace turned_, paired_columns_;
+    typename Product::Right turned_, spectra_rows_;
     std::vector<Scratch> scratch_;
 };
 
-// In float32 and float64, by themselves: products of almost equal rows are what splitting rounds most, as
-// all that is left out has one sign.
+// In float32 and float64, by themselves: products of almost equal rows are what splitting (split_product.hpp)
+// rounds most, as all that is left out has one sign.
 at::Tensor cosines_of_matches(const Contrast& of)
 {
     const auto rows = of.image.values.size(0);
@@ -352,31 +290,23 @@ void add_matches(const Contrast& of, const ContrastWeights& weights, at::Tensor&
     });
 }
 
-}  // namespace
-
-bool has_split_contrast(const Contrast& of)
+template <typename Product>
+ContrastSums sums_by(const Contrast& of)
 {
-    constexpr std::int64_t least_width = 256;
-    const auto& image = of.image.values;
-    return image.is_cpu() && image.scalar_type() == at::kFloat && image.size(1) >= least_width &&
-           image.size(1) % panel == 0 && of.tile % panel == 0 && nn::has_avx512() && has_split_product();
-}
-
-ContrastSums split_sums(const Contrast& of)
-{
-    Tiles tiles(of, false);
+    using Left = typename Product::Left;
+    Tiles<Product> tiles(of, false);
     const auto exact = of.image.values.options().dtype(at::kDouble);
     ContrastSums sums{at::zeros({of.image.values.size(0)}, exact),
                       at::zeros({of.spectra.values.size(0)}, exact), cosines_of_matches(of)};
     auto* row_sum = sums.row.mutable_data_ptr<double>();
     // Of the columns, added up in the order of the strips.
     const auto strip_sums = at::zeros({tiles.size() / strip_rows + 1, tiles.size()}, exact);
+    auto* column_sum = strip_sums.template mutable_data_ptr<double>();
     tiles.for_each(
-        [&](const Tile& tile, const Strip& strip, Split) {
+        [&](const Tile& tile, const Strip& strip, Left&) {
             strip.matches(of.offset, [](std::int64_t, float& cosine) { cosine = -INFINITY; });
-            auto own = strip_sums[(strip.row - tile.row) / strip_rows];
             add_exponentials(strip, static_cast<float>(of.scale), row_sum + strip.row,
-                             own.mutable_data_ptr<double>());
+                             column_sum + (strip.row - tile.row) / strip_rows * tiles.size());
         },
         [&](const Tile& tile) {
             sums.column.narrow(0, tile.column, tile.columns)
@@ -386,36 +316,62 @@ ContrastSums split_sums(const Contrast& of)
     return sums;
 }
 
-void add_split_gradients(const Contrast& of, const ContrastWeights& weights, at::Tensor& image_grad,
-                         at::Tensor& spectra_grad)
+template <typename Product>
+void add_gradients_by(const Contrast& of, const ContrastWeights& weights, at::Tensor& image_grad,
+                      at::Tensor& spectra_grad)
 {
-    Tiles tiles(of, true);
+    using Left = typename Product::Left;
+    Tiles<Product> tiles(of, true);
     const auto width = tiles.width(), size = tiles.size();
     const Softmax softmax(weights, of.scale);
     auto *by_image = image_grad.mutable_data_ptr<float>(),
          *by_spectra = spectra_grad.mutable_data_ptr<float>();
-    const SplitSpace paired_rows(size * width), turned(size * size);
+    typename Product::Right image_rows(size, width);
+    typename Product::Turned turned(size, size);
     tiles.for_each(
-        [&](const Tile& tile, const Strip& strip, Split grad) {
+        [&](const Tile& tile, const Strip& strip, Left& grad) {
             to_gradient(strip, softmax);
             strip.matches(of.offset, [](std::int64_t, float& value) { value = 0; });
             const auto columns = padded(strip.columns), first = strip.row - tile.row;
             for (std::int64_t i = 0; i < strip.rows; ++i) {
-                split_row(strip.values + i * strip.stride, 1, i, columns, grad);
+                grad.set_row(i, {strip.values + i * strip.stride}, columns);
             }
-            multiply(grad, strip.rows, columns, tiles.paired_columns(), width, by_image + strip.row * width,
-                     width, true);
-            tiles.image().paired(strip.row, strip.rows, first, padded(tile.rows), paired_rows.split);
-            split_turned(strip, first, padded(tile.rows), turned.split);
+            Product::multiply(grad, 0, strip.rows, columns, tiles.spectra(), width,
+                              by_image + strip.row * width, width, true);
+            tiles.image().set_right(image_rows, strip.row, strip.rows, first, padded(tile.rows));
+            turned.set_columns(first, strip.values, strip.stride, strip.rows, strip.columns,
+                               padded(tile.rows));
         },
         [&](const Tile& tile) {
             const auto rows = padded(tile.rows);
             in_parallel_parts(tile.columns, strip_rows, [&](std::int64_t first, std::int64_t count) {
-                multiply(turned.split + first * rows, count, rows, paired_rows.split, width,
-                         by_spectra + (tile.column + first) * width, width, true);
+                Product::multiply(turned, first, count, rows, image_rows, width,
+                                  by_spectra + (tile.column + first) * width, width, true);
             });
         });
     add_matches(of, weights, image_grad, spectra_grad);
+}
+
+}  // namespace
+
+bool has_packed_contrast(const Contrast& of)
+{
+    constexpr std::int64_t least_width = 256;
+    const auto& image = of.image.values;
+    return image.is_cpu() && image.scalar_type() == at::kFloat && image.size(1) >= least_width &&
+           image.size(1) % panel == 0 && of.tile % panel == 0 && nn::has_avx512();
+}
+
+ContrastSums packed_sums(const Contrast& of)
+{
+    return has_split_product() ? sums_by<SplitProduct>(of) : sums_by<FloatProduct>(of);
+}
+
+void add_packed_gradients(const Contrast& of, const ContrastWeights& weights, at::Tensor& image_grad,
+                          at::Tensor& spectra_grad)
+{
+    has_split_product() ? add_gradients_by<SplitProduct>(of, weights, image_grad, spectra_grad)
+                        : add_gradients_by<FloatProduct>(of, weights, image_grad, spectra_grad);
 }
 
 }  // namespace astroclip::ssl
@@ -424,13 +380,13 @@ void add_split_gradients(const Contrast& of, const ContrastWeights& weights, at:
 
 namespace astroclip::ssl {
 
-bool has_split_contrast(const Contrast&) { return false; }
+bool has_packed_contrast(const Contrast&) { return false; }
 
-ContrastSums split_sums(const Contrast&) { throw InternalError("split factors on another processor"); }
+ContrastSums packed_sums(const Contrast&) { throw InternalError("packed products on another processor"); }
 
-void add_split_gradients(const Contrast&, const ContrastWeights&, at::Tensor&, at::Tensor&)
+void add_packed_gradients(const Contrast&, const ContrastWeights&, at::Tensor&, at::Tensor&)
 {
-    throw InternalError("split factors on another processor");
+    throw InternalError("packed products on another processor");
 }
 
 }  // namespace astroclip::ssl

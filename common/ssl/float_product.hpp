@@ -1,0 +1,60 @@
+#pragma once
+
+#if defined(__x86_64__)
+
+#include <ATen/ATen.h>
+
+#include "ssl/packed_product.hpp"
+
+namespace astroclip::ssl {
+
+// Products in float32 with the vectors of AVX-512: called only where nn::has_avx512() says so. Left factors
+// lie in memory row after row or, turned, column after column; right ones in panels of 32 columns, row after
+// row.
+class FloatProduct {
+public:
+    class Left {
+    public:
+        Left(std::int64_t rows, std::int64_t k);
+        void set_row(std::int64_t i, FactorRow row, std::int64_t k);
+
+    protected:
+        Left(std::int64_t size, std::int64_t row_step, std::int64_t column_step);
+        float* place(std::int64_t i, std::int64_t j) const
+        {
+            return values_ + i * row_step_ + j * column_step_;
+        }
+
+    private:
+        friend FloatProduct;
+        at::Tensor space_;
+        float* values_;
+        std::int64_t row_step_, column_step_;  // between values
+    };
+
+    class Turned : public Left {
+    public:
+        Turned(std::int64_t rows, std::int64_t k);
+        void set_columns(std::int64_t i, const float* values, std::int64_t stride, std::int64_t columns,
+                         std::int64_t rows, std::int64_t k);
+    };
+
+    class Right {
+    public:
+        Right(std::int64_t k, std::int64_t n);
+        void set_rows(std::int64_t i, FactorRow even, FactorRow odd, std::int64_t k, std::int64_t n);
+        void set_column(std::int64_t j, FactorRow row, std::int64_t k);
+
+    private:
+        friend FloatProduct;
+        at::Tensor space_;
+        float* values_;
+    };
+
+    static void multiply(const Left& left, std::int64_t first, std::int64_t rows, std::int64_t k,
+                         const Right& right, std::int64_t n, float* out, std::int64_t stride, bool add);
+};
+
+}  // namespace astroclip::ssl
+
+#endif
