@@ -13,6 +13,8 @@
 
 #include "core/error.hpp"
 #include "core/heartbeat.hpp"
+#include "nn/avx512.hpp"
+#include "nn/float_product.hpp"
 
 namespace astroclip::catalogue {
 
@@ -39,15 +41,17 @@ bool better(const Candidate& a, const Candidate& b)
     return a.score > b.score || (a.score == b.score && a.row < b.row);
 }
 
-// One product: scores [q, r] on the CPU of queries from first_query on with catalogue rows from first_row on.
+// One product: scores [r, q] on the CPU of catalogue rows from first_row on with queries from first_query on.
 // What is not usable has its score all the same; `usable` [r], or undefined, tells.
 struct Product {
     std::int64_t first_query, first_row;
     at::Tensor scores, usable;
 
-    const float* of(std::int64_t query) const
+    std::int64_t rows() const { return scores.size(0); }
+    std::int64_t queries() const { return scores.size(1); }
+    const float* of(std::int64_t row) const
     {
-        return scores.const_data_ptr<float>() + query * scores.stride(0);
+        return scores.const_data_ptr<float>() + row * scores.stride(0);
     }
     bool is_usable(std::int64_t row) const { return !usable.defined() || usable.const_data_ptr<bool>()[row]; }
 };
@@ -95,27 +99,118 @@ void for_each_piece(const CatalogueShard& shard, std::int64_t size, Work work)
     }
 }
 
-// Scores [1, n] of one query [1, D] with n rows of the catalogue from `first` on, by one thread a block. A
+// Scores [n, 1] of one query [1, D] with n rows of the catalogue from `first` on, by one thread a block. A
 // product of matrices would copy each block first, which for one query costs more than the product.
 at::Tensor scores_of_one(const at::Tensor& query, const at::Tensor& rows, std::int64_t first,
                          std::int64_t block_rows)
 {
     const auto last = first + rows.size(0);
-    const auto scores = at::empty({1, rows.size(0)}, at::kFloat);
-    at::parallel_for(first / block_rows, (last + block_rows - 1) / block_rows, 1,
-                     [&](std::int64_t begin, std::int64_t end) {
-                         const at::NoGradGuard no_grad;
-                         for (auto block = begin; block < end; ++block) {
-                             const auto from = std::max(first, block * block_rows);
-                             const auto count = std::min(last, (block + 1) * block_rows) - from;
-                             const auto place = from % block_rows;
-                             const auto all =
-                                 in_place(rows, from - first, count, place, block_rows).mv(query[0]);
-                             scores[0].narrow(0, from - first, count).copy_(all.narrow(0, place, count));
-                         }
-                     });
+    auto scores = at::empty({rows.size(0), 1}, at::kFloat);
+    at::parallel_for(
+        first / block_rows, (last + block_rows - 1) / block_rows, 1,
+        [&](std::int64_t begin, std::int64_t end) {
+            const at::NoGradGuard no_grad;
+            for (auto block = begin; block < end; ++block) {
+                const auto from = std::max(first, block * block_rows);
+                const auto count = std::min(last, (block + 1) * block_rows) - from;
+                const auto place = from % block_rows;
+                const auto all = in_place(rows, from - first, count, place, block_rows).mv(query[0]);
+                scores.narrow(0, from - first, count).copy_(all.narrow(0, place, count).unsqueeze(1));
+            }
+        });
     return scores;
 }
+
+// Scores of blocks of the catalogue with blocks of queries. On CPUs with AVX-512 each score is one sum in one
+// order, wherever the row lies; other products round alike if their shapes are.
+class Products {
+public:
+    // queries [Q, D], in blocks of query_rows, with the catalogue in blocks of block_rows.
+    Products(const at::Tensor& queries, std::int64_t query_rows, std::int64_t block_rows)
+        : queries_(queries), query_rows_(query_rows), block_rows_(block_rows)
+    {
+#if defined(__x86_64__)
+        if (queries.is_cpu() && query_rows >= least_queries && nn::has_avx512()) {
+            pack();
+        }
+#endif
+    }
+
+    // Rows [n, D] of the catalogue, the first at `place` of its block.
+    void take(const at::Tensor& rows, std::int64_t place)
+    {
+        rows_ = rows;
+        place_ = place;
+        block_ = {};
+    }
+
+    // [n, count] of these rows, on the CPU, until the next call.
+    at::Tensor with(std::int64_t query, std::int64_t count)
+    {
+#if defined(__x86_64__)
+        if (!packed_.empty()) {
+            return packed_scores(query, count);
+        }
+#endif
+        if (!block_.defined()) {
+            block_ = in_place(rows_, 0, rows_.size(0), place_, block_rows_).to(queries_.device());
+        }
+        const auto asked = in_place(queries_, query, count, 0, query_rows_);
+        const auto scores = block_.mm(asked.t());
+        return scores.narrow(0, place_, rows_.size(0)).narrow(1, 0, count).to(at::kCPU);
+    }
+
+private:
+    at::Tensor queries_, rows_, block_;
+    std::int64_t query_rows_, block_rows_, place_ = 0;
+
+#if defined(__x86_64__)
+    static constexpr std::int64_t least_queries = 2 * nn::FloatProduct::panel;  // fewer would fill no panels
+    static constexpr std::int64_t strip_rows = 64;  // of what a thread computes at once
+
+    void pack()
+    {
+        const auto all = queries_.contiguous();
+        for (std::int64_t query = 0; query < all.size(0); query += query_rows_) {
+            const auto count = std::min(query_rows_, all.size(0) - query);
+            auto& block = packed_.emplace_back(all.size(1), filled(count));
+            for (std::int64_t i = 0; i < filled(count); ++i) {
+                const auto* row =
+                    i < count ? all.const_data_ptr<float>() + (query + i) * all.size(1) : nullptr;
+                block.set_column(i, {row}, all.size(1));
+            }
+        }
+        scores_ = at::empty({block_rows_, filled(query_rows_)}, at::kFloat);
+    }
+
+    static std::int64_t filled(std::int64_t queries)
+    {
+        return (queries + nn::FloatProduct::panel - 1) / nn::FloatProduct::panel * nn::FloatProduct::panel;
+    }
+
+    at::Tensor packed_scores(std::int64_t query, std::int64_t count)
+    {
+        const auto rows = rows_.contiguous();
+        const auto width = rows.size(1), stride = scores_.size(1);
+        const auto* values = rows.const_data_ptr<float>();
+        auto* scores = scores_.mutable_data_ptr<float>();
+        const auto& block = packed_[static_cast<std::size_t>(query / query_rows_)];
+        const auto strips = (rows.size(0) + strip_rows - 1) / strip_rows;
+        at::parallel_for(0, strips, 1, [&](std::int64_t begin, std::int64_t end) {
+            for (auto row = begin * strip_rows; row < std::min(end * strip_rows, rows.size(0));
+                 row += strip_rows) {
+                nn::FloatProduct::multiply(values + row * width, width, 1,
+                                           std::min(strip_rows, rows.size(0) - row), width, block,
+                                           filled(count), scores + row * stride, stride, false);
+            }
+        });
+        return scores_.narrow(0, 0, rows.size(0)).narrow(1, 0, count);
+    }
+
+    std::vector<nn::FloatProduct::Right> packed_;
+    at::Tensor scores_;
+#endif
+};
 
 // Visits all products of a shard: blocks of catalogue rows that begin at multiples of blocks.rows, times
 // blocks of queries.
@@ -123,6 +218,7 @@ void for_each_product(const CatalogueShard& shard, const at::Tensor& queries, co
                       const Wanted& wanted, const Visit& visit)
 {
     const auto query_rows = std::min(blocks.queries, queries.size(0));  // alike on all ranks
+    Products products(queries, query_rows, blocks.rows);
     for_each_piece(shard, blocks.rows * blocks.ahead, [&](std::int64_t first, const CatalogueRows& piece) {
         const auto last = first + piece.vectors.size(0);
         if (queries.size(0) == 1 && queries.is_cpu()) {
@@ -135,21 +231,15 @@ void for_each_product(const CatalogueShard& shard, const at::Tensor& queries, co
         for (auto row = first; row < last; row = (row / blocks.rows + 1) * blocks.rows) {
             const auto place = row % blocks.rows;
             const auto count = std::min(blocks.rows - place, last - row);
-            at::Tensor block;
             alive("comparing with a block of the catalogue");
+            products.take(piece.vectors.narrow(0, row - first, count), place);
             for (std::int64_t query = 0; query < queries.size(0); query += query_rows) {
                 const auto some = std::min(query_rows, queries.size(0) - query);
-                if (!wanted(query, some, row, count)) {
-                    continue;
+                if (wanted(query, some, row, count)) {
+                    visit(
+                        {query, row, products.with(query, some),
+                         piece.usable.defined() ? piece.usable.narrow(0, row - first, count) : at::Tensor()});
                 }
-                if (!block.defined()) {
-                    block =
-                        in_place(piece.vectors, row - first, count, place, blocks.rows).to(queries.device());
-                }
-                const auto asked = in_place(queries, query, some, 0, query_rows);
-                const auto scores = asked.mm(block.t()).narrow(0, 0, some).narrow(1, place, count);
-                visit({query, row, scores.to(at::kCPU),
-                       piece.usable.defined() ? piece.usable.narrow(0, row - first, count) : at::Tensor()});
             }
         }
     });
@@ -166,9 +256,10 @@ public:
     // Rows must come in ascending order: of equal scores the first ones stay.
     void add(const Product& product)
     {
-        at::parallel_for(0, product.scores.size(0), 8, [&](std::int64_t begin, std::int64_t end) {
+        at::parallel_for(0, product.queries(), 32, [&](std::int64_t begin, std::int64_t end) {
+            product.queries() == 1 ? add_of_one(product) : add_of(product, begin, end);
             for (auto query = begin; query < end; ++query) {
-                add_row(product, query);
+                keep_best(product.first_query + query);
             }
         });
     }
@@ -193,34 +284,55 @@ public:
 
 private:
     // Nearly all scores lie below the k-th best so far: they are passed over a stretch at a time.
-    void add_row(const Product& product, std::int64_t query)
+    static constexpr std::int64_t stretch = 32;
+    static bool has_better(const float* score, const float* bound, std::int64_t bound_step)
     {
-        constexpr std::int64_t stretch = 32;
-        const auto* score = product.of(query);
-        const auto rows = product.scores.size(1);
+        int hits = 0;
+        for (std::int64_t i = 0; i < stretch; ++i) {
+            hits |= score[i] > bound[i * bound_step];
+        }
+        return hits != 0;
+    }
+
+    void take(const Product& product, std::int64_t row, std::int64_t query)
+    {
         const auto number = product.first_query + query;
-        const auto bound = bound_[number];
-        std::int64_t row = 0;
-        const auto take = [&](std::int64_t end) {
-            for (; row < end; ++row) {
-                if (score[row] > bound && product.is_usable(row)) {
-                    best_[number].push_back({score[row], product.first_row + row});
+        const auto score = product.of(row)[query];
+        if (score > bound_[number] && product.is_usable(row)) {
+            best_[number].push_back({score, product.first_row + row});
+        }
+    }
+
+    // Of queries begin … end - 1, row by row.
+    void add_of(const Product& product, std::int64_t begin, std::int64_t end)
+    {
+        for (std::int64_t row = 0; row < product.rows(); ++row) {
+            for (auto query = begin; query < end; query += stretch) {
+                const auto after = std::min(query + stretch, end);
+                if (after - query == stretch &&
+                    !has_better(product.of(row) + query, bound_.data() + product.first_query + query, 1)) {
+                    continue;
+                }
+                for (auto one = query; one < after; ++one) {
+                    take(product, row, one);
                 }
             }
-        };
-        for (; row + stretch <= rows;) {
-            int hits = 0;
-            for (std::int64_t i = 0; i < stretch; ++i) {
-                hits |= score[row + i] > bound;
+        }
+    }
+
+    // Of one query, whose scores lie one after the other.
+    void add_of_one(const Product& product)
+    {
+        const auto* bound = bound_.data() + product.first_query;
+        for (std::int64_t row = 0; row < product.rows(); row += stretch) {
+            const auto after = std::min(row + stretch, product.rows());
+            if (after - row == stretch && !has_better(product.of(row), bound, 0)) {
+                continue;
             }
-            if (hits) {
-                take(row + stretch);
-            } else {
-                row += stretch;
+            for (auto one = row; one < after; ++one) {
+                take(product, one, 0);
             }
         }
-        take(rows);
-        keep_best(number);
     }
 
     void keep_best(std::int64_t query)
@@ -299,11 +411,11 @@ std::vector<std::int64_t> partner_places(comm::Communicator& ranks, const Catalo
                                [&](std::int64_t p) { return p >= row && p < row + rows; });
         },
         [&](const Product& product) {
-            for (std::int64_t i = 0; i < product.scores.size(0); ++i) {
+            for (std::int64_t i = 0; i < product.queries(); ++i) {
                 const auto query = product.first_query + i;
                 const auto place = partner_row[query] - product.first_row;
-                if (place >= 0 && place < product.scores.size(1) && product.is_usable(place)) {
-                    score[query] = product.of(i)[place];
+                if (place >= 0 && place < product.rows() && product.is_usable(place)) {
+                    score[query] = product.of(place)[i];
                     score[count + query] = 1.0;
                 }
             }
@@ -322,12 +434,11 @@ std::vector<std::int64_t> partner_places(comm::Communicator& ranks, const Catalo
     for_each_product(
         shard, queries, blocks, [](auto...) { return true; },
         [&](const Product& product) {
-            for (std::int64_t i = 0; i < product.scores.size(0); ++i) {
-                const auto query = product.first_query + i;
-                const Candidate partner{static_cast<float>(score[query]), partner_row[query]};
-                for (std::int64_t row = 0; row < product.scores.size(1); ++row) {
-                    places_before[query] += better({product.of(i)[row], product.first_row + row}, partner) &&
-                                            product.is_usable(row);
+            for (std::int64_t row = 0; row < product.rows(); ++row) {
+                for (std::int64_t i = 0; product.is_usable(row) && i < product.queries(); ++i) {
+                    const auto query = product.first_query + i;
+                    const Candidate partner{static_cast<float>(score[query]), partner_row[query]};
+                    places_before[query] += better({product.of(row)[i], product.first_row + row}, partner);
                 }
             }
         });

@@ -14,16 +14,16 @@
 #include <vector>
 
 #include "nn/avx512.hpp"
-#include "ssl/float_product.hpp"
-#include "ssl/split_product.hpp"
+#include "nn/float_product.hpp"
+#include "nn/split_product.hpp"
 
 namespace astroclip::ssl {
 namespace {
 
 using nn::lanes;
 
-constexpr std::int64_t strip_rows = 128;       // what one thread computes at once, however many there are
-constexpr std::int64_t panel = product_block;  // columns that are turned together
+constexpr std::int64_t strip_rows = 128;           // what one thread computes at once, however many there are
+constexpr std::int64_t panel = nn::product_block;  // columns that are turned together
 
 // visit(first, count) of parts of 0 … n - 1.
 void in_parts(std::int64_t n, std::int64_t size, const std::function<void(std::int64_t, std::int64_t)>& visit)
@@ -66,7 +66,7 @@ public:
     template <typename Right>
     void set_right(Right& to, std::int64_t first, std::int64_t count, std::int64_t at, std::int64_t k) const
     {
-        for (std::int64_t i = 0; i < padded(count); i += 2) {
+        for (std::int64_t i = 0; i < nn::padded(count); i += 2) {
             to.set_rows(at + i, i < count ? row(first + i) : zeros,
                         i + 1 < count ? row(first + i + 1) : zeros, k, width_);
         }
@@ -76,15 +76,15 @@ public:
     template <typename Right>
     void set_turned(Right& to, std::int64_t first, std::int64_t count, std::int64_t at) const
     {
-        for (std::int64_t i = 0; i < padded(count); ++i) {
+        for (std::int64_t i = 0; i < nn::padded(count); ++i) {
             to.set_column(at + i, i < count ? row(first + i) : zeros, width_);
         }
     }
 
 private:
-    static constexpr FactorRow zeros{nullptr};
+    static constexpr nn::FactorRow zeros{nullptr};
 
-    FactorRow row(std::int64_t i) const
+    nn::FactorRow row(std::int64_t i) const
     {
         return {values_ + i * width_, length_ != nullptr ? length_[i] : 1.0F};
     }
@@ -95,7 +95,7 @@ private:
 
 // Logits or what becomes of them, of one strip of a tile.
 struct Strip {
-    float* values;  // [rows, columns], filled up to padded(columns); rows `stride` apart
+    float* values;  // [rows, columns], filled up to nn::padded(columns); rows `stride` apart
     std::int64_t stride, row, rows, column, columns;  // row, column: of `image` and `spectra`
 
     // visit(row of `image`, value) of the matches.
@@ -115,7 +115,7 @@ ASTROCLIP_AVX512 inline void add(double* sum, __m512d x)
     _mm512_storeu_pd(sum, _mm512_add_pd(_mm512_loadu_pd(sum), x));
 }
 
-// Adds exp(scale · (cosine - 1)) up, in float64: to row_sum [rows] and column_sum [padded(columns)].
+// Adds exp(scale · (cosine - 1)) up, in float64: to row_sum [rows] and column_sum [nn::padded(columns)].
 ASTROCLIP_AVX512 void add_exponentials(const Strip& strip, float scale, double* row_sum, double* column_sum)
 {
     const auto factor = _mm512_set1_ps(scale), shift = _mm512_set1_ps(-scale);
@@ -167,7 +167,7 @@ ASTROCLIP_AVX512 void to_gradient(const Strip& strip, const Softmax& of)
     for (std::int64_t i = 0; i < strip.rows; ++i) {
         const auto row_upper = _mm512_set1_ps(of.row.upper()[strip.row + i]);
         const auto row_lower = _mm512_set1_ps(of.row.lower()[strip.row + i]);
-        for (std::int64_t j = 0; j < padded(strip.columns); j += lanes) {
+        for (std::int64_t j = 0; j < nn::padded(strip.columns); j += lanes) {
             const auto part = nn::first_lanes(std::max<std::int64_t>(strip.columns - j, 0));
             auto* value = strip.values + i * strip.stride + j;
             const auto cosine = _mm512_loadu_ps(value);
@@ -193,7 +193,7 @@ public:
           spectra_(of.spectra),
           rows_(of.image.values.size(0)),
           columns_(of.spectra.values.size(0)),
-          tile_(std::min(of.tile, padded(std::max(rows_, columns_)))),
+          tile_(std::min(of.tile, nn::padded(std::max(rows_, columns_)))),
           gradients_(gradients),
           turned_(width(), tile_),
           spectra_rows_(gradients ? tile_ : 0, width())
@@ -221,7 +221,7 @@ public:
                                       column,
                                       columns};
                     image_.set_left(own.rows, strip.row, count);
-                    Product::multiply(own.rows, 0, count, width(), turned_, padded(columns), strip.values,
+                    Product::multiply(own.rows, 0, count, width(), turned_, nn::padded(columns), strip.values,
                                       strip.stride, false);
                     visit(tile, strip, own.grad);
                 });
@@ -253,7 +253,7 @@ private:
         in_parallel_parts(columns, panel, [&](std::int64_t first, std::int64_t count) {
             spectra_.set_turned(turned_, column + first, count, first);
             if (gradients_) {
-                spectra_.set_right(spectra_rows_, column + first, count, first, padded(columns));
+                spectra_.set_right(spectra_rows_, column + first, count, first, nn::padded(columns));
             }
         });
     }
@@ -332,18 +332,18 @@ void add_gradients_by(const Contrast& of, const ContrastWeights& weights, at::Te
         [&](const Tile& tile, const Strip& strip, Left& grad) {
             to_gradient(strip, softmax);
             strip.matches(of.offset, [](std::int64_t, float& value) { value = 0; });
-            const auto columns = padded(strip.columns), first = strip.row - tile.row;
+            const auto columns = nn::padded(strip.columns), first = strip.row - tile.row;
             for (std::int64_t i = 0; i < strip.rows; ++i) {
                 grad.set_row(i, {strip.values + i * strip.stride}, columns);
             }
             Product::multiply(grad, 0, strip.rows, columns, tiles.spectra(), width,
                               by_image + strip.row * width, width, true);
-            tiles.image().set_right(image_rows, strip.row, strip.rows, first, padded(tile.rows));
+            tiles.image().set_right(image_rows, strip.row, strip.rows, first, nn::padded(tile.rows));
             turned.set_columns(first, strip.values, strip.stride, strip.rows, strip.columns,
-                               padded(tile.rows));
+                               nn::padded(tile.rows));
         },
         [&](const Tile& tile) {
-            const auto rows = padded(tile.rows);
+            const auto rows = nn::padded(tile.rows);
             in_parallel_parts(tile.columns, strip_rows, [&](std::int64_t first, std::int64_t count) {
                 Product::multiply(turned, first, count, rows, image_rows, width,
                                   by_spectra + (tile.column + first) * width, width, true);
@@ -364,14 +364,14 @@ bool has_packed_contrast(const Contrast& of)
 
 ContrastSums packed_sums(const Contrast& of)
 {
-    return has_split_product() ? sums_by<SplitProduct>(of) : sums_by<FloatProduct>(of);
+    return nn::has_split_product() ? sums_by<nn::SplitProduct>(of) : sums_by<nn::FloatProduct>(of);
 }
 
 void add_packed_gradients(const Contrast& of, const ContrastWeights& weights, at::Tensor& image_grad,
                           at::Tensor& spectra_grad)
 {
-    has_split_product() ? add_gradients_by<SplitProduct>(of, weights, image_grad, spectra_grad)
-                        : add_gradients_by<FloatProduct>(of, weights, image_grad, spectra_grad);
+    nn::has_split_product() ? add_gradients_by<nn::SplitProduct>(of, weights, image_grad, spectra_grad)
+                            : add_gradients_by<nn::FloatProduct>(of, weights, image_grad, spectra_grad);
 }
 
 }  // namespace astroclip::ssl

@@ -1,4 +1,4 @@
-#include "ssl/packed_product.hpp"
+#include "nn/packed_product.hpp"
 
 #include <gtest/gtest.h>
 
@@ -6,16 +6,16 @@
 #include <limits>
 
 #include "nn/avx512.hpp"
-#include "ssl/float_product.hpp"
-#include "ssl/split_product.hpp"
+#include "nn/float_product.hpp"
+#include "nn/split_product.hpp"
 
 #if defined(__x86_64__)
 
-namespace astroclip::ssl {
+namespace astroclip::nn {
 namespace {
 
-bool has(const SplitProduct*) { return nn::has_avx512() && has_split_product(); }
-bool has(const FloatProduct*) { return nn::has_avx512(); }
+bool has(const SplitProduct*) { return has_avx512() && has_split_product(); }
+bool has(const FloatProduct*) { return has_avx512(); }
 
 // For sums of k terms of size 1 and random signs, the largest of 10^4 such sums. Split products leave out
 // rest by rest and both rests' rounding, 2^-18 of a term each: five standard deviations, which grow with the
@@ -124,6 +124,6 @@ TYPED_TEST(PackedProduct, DividesRowsAndFillsUpWithZeros)
 }
 
 }  // namespace
-}  // namespace astroclip::ssl
+}  // namespace astroclip::nn
 
 #endif

@@ -1,4 +1,4 @@
-#include "ssl/float_product.hpp"
+#include "nn/float_product.hpp"
 
 #if defined(__x86_64__)
 
@@ -8,12 +8,10 @@
 
 #include "nn/avx512.hpp"
 
-namespace astroclip::ssl {
+namespace astroclip::nn {
 namespace {
 
-using nn::lanes;
-
-constexpr std::int64_t panel = 2 * lanes;  // columns of a right factor that lie together
+constexpr auto panel = FloatProduct::panel;  // two vectors
 // Of a left factor at once: 8 rows by 32 columns are 16 sums, in half of the registers. With 12 or 14 rows it
 // is no quicker (Zen 4: 115 GFLOP/s on a core, 98 % of what it can).
 constexpr int side = 8;
@@ -130,19 +128,26 @@ void FloatProduct::Right::set_column(std::int64_t j, FactorRow row, std::int64_t
     }
 }
 
-void FloatProduct::multiply(const Left& left, std::int64_t first, std::int64_t rows, std::int64_t k,
-                            const Right& right, std::int64_t n, float* out, std::int64_t stride, bool add)
+void FloatProduct::multiply(const float* a, std::int64_t row_step, std::int64_t column_step,
+                            std::int64_t rows, std::int64_t k, const Right& right, std::int64_t n, float* out,
+                            std::int64_t stride, bool add)
 {
     for (std::int64_t column = 0; column < n; column += panel) {
+        const auto* b = right.values_ + panel_place(0, column, k);
         for (std::int64_t row = 0; row < rows; row += side) {
             const auto count = std::min<std::int64_t>(side, rows - row);
-            of_rows[static_cast<std::size_t>(count - 1)](
-                left.place(first + row, 0), left.row_step_, left.column_step_, k,
-                right.values_ + panel_place(0, column, k), out + row * stride + column, stride, add);
+            of_rows[static_cast<std::size_t>(count - 1)](a + row * row_step, row_step, column_step, k, b,
+                                                         out + row * stride + column, stride, add);
         }
     }
 }
 
-}  // namespace astroclip::ssl
+void FloatProduct::multiply(const Left& left, std::int64_t first, std::int64_t rows, std::int64_t k,
+                            const Right& right, std::int64_t n, float* out, std::int64_t stride, bool add)
+{
+    multiply(left.place(first, 0), left.row_step_, left.column_step_, rows, k, right, n, out, stride, add);
+}
+
+}  // namespace astroclip::nn
 
 #endif

@@ -1,4 +1,4 @@
-#include "ssl/split_product.hpp"
+#include "nn/split_product.hpp"
 
 #if defined(__x86_64__)
 
@@ -13,11 +13,10 @@
 
 #define ASTROCLIP_AMX __attribute__((target("amx-tile,amx-bf16")))
 
-namespace astroclip::ssl {
+namespace astroclip::nn {
 namespace {
 
 using at::BFloat16;
-using nn::lanes;
 
 constexpr std::int64_t tile = 16;   // rows of a tile of a left factor or a product; columns of a right one's
 constexpr std::int64_t depth = 32;  // of k
@@ -128,8 +127,8 @@ struct SplitVector {
 };
 ASTROCLIP_AVX512 inline SplitVector split(__m512 x)
 {
-    const auto high = nn::to_bfloat16(x);
-    return {high, nn::to_bfloat16(_mm512_sub_ps(x, nn::from_bfloat16(high)))};
+    const auto high = to_bfloat16(x);
+    return {high, to_bfloat16(_mm512_sub_ps(x, from_bfloat16(high)))};
 }
 ASTROCLIP_AVX512 inline SplitVector split(FactorRow row, std::int64_t j)
 {
@@ -178,7 +177,7 @@ ASTROCLIP_AVX512 void SplitProduct::Turned::set_columns(std::int64_t i, const fl
         _mm512_mullo_epi32(_mm512_set1_epi32(static_cast<int>(stride)),
                            _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
     for (std::int64_t column = 0; column < padded(columns); column += lanes) {
-        const auto part = nn::first_lanes(std::max<std::int64_t>(columns - column, 0));
+        const auto part = first_lanes(std::max<std::int64_t>(columns - column, 0));
         for (std::int64_t row = 0; row < rows; ++row) {
             const auto x = split(_mm512_mask_i32gather_ps(_mm512_setzero_ps(), part, step,
                                                           values + column * stride + row, sizeof(float)));
@@ -243,6 +242,6 @@ void SplitProduct::multiply(const Left& left_factor, std::int64_t first_row, std
     }
 }
 
-}  // namespace astroclip::ssl
+}  // namespace astroclip::nn
 
 #endif

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-namespace astroclip::ssl {
+namespace astroclip::nn {
 
 // Products of float32 matrices whose factors are rearranged for the processor first: split_product.hpp,
 // float_product.hpp. What both have:
@@ -35,4 +35,4 @@ struct FactorRow {
     float divisor = 1;
 };
 
-}  // namespace astroclip::ssl
+}  // namespace astroclip::nn

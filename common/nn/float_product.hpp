@@ -4,15 +4,17 @@
 
 #include <ATen/ATen.h>
 
-#include "ssl/packed_product.hpp"
+#include "nn/packed_product.hpp"
 
-namespace astroclip::ssl {
+namespace astroclip::nn {
 
-// Products in float32 with the vectors of AVX-512: called only where nn::has_avx512() says so. Left factors
-// lie in memory row after row or, turned, column after column; right ones in panels of 32 columns, row after
-// row.
+// Products in float32 with the vectors of AVX-512: called only where has_avx512() says so. Left factors
+// lie in memory row after row or, turned, column after column; right ones in panels of columns, row after
+// row. n is in whole panels, k any.
 class FloatProduct {
 public:
+    static constexpr std::int64_t panel = 32;
+
     class Left {
     public:
         Left(std::int64_t rows, std::int64_t k);
@@ -51,10 +53,15 @@ public:
         float* values_;
     };
 
+    // out [rows, n] = a [rows, k] · right [k, n], or added to it; of `a`, as it lies in memory, rows are
+    // row_step and columns column_step apart.
+    static void multiply(const float* a, std::int64_t row_step, std::int64_t column_step, std::int64_t rows,
+                         std::int64_t k, const Right& right, std::int64_t n, float* out, std::int64_t stride,
+                         bool add);
     static void multiply(const Left& left, std::int64_t first, std::int64_t rows, std::int64_t k,
                          const Right& right, std::int64_t n, float* out, std::int64_t stride, bool add);
 };
 
-}  // namespace astroclip::ssl
+}  // namespace astroclip::nn
 
 #endif

@@ -4,16 +4,16 @@
 
 #include <ATen/ATen.h>
 
-#include "ssl/packed_product.hpp"
+#include "nn/packed_product.hpp"
 
-namespace astroclip::ssl {
+namespace astroclip::nn {
 
 // Products of float32 matrices on processors that multiply tiles of bfloat16 (AMX): each factor is the sum
 // of a bfloat16 and the bfloat16 rest, the product that of three pairs (rest by rest is left out), with
 // float32 sums. Factors lie in memory as the processor takes them, in tiles of 1 KB: a left factor as tiles
 // of 16 rows by 32 columns, a right one as tiles of 32 rows by 16 columns with rows 2i and 2i + 1 side by
 // side. What is one after the other along k, the dimension that is summed over, is so in memory too.
-// Called only where has_split_product() and nn::has_avx512() say so.
+// Called only where has_split_product() and has_avx512() say so.
 bool has_split_product();
 
 struct Split {
@@ -69,6 +69,6 @@ public:
                          const Right& right, std::int64_t n, float* out, std::int64_t stride, bool add);
 };
 
-}  // namespace astroclip::ssl
+}  // namespace astroclip::nn
 
 #endif
