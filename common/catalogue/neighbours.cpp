@@ -43,17 +43,30 @@ bool better(const Candidate& a, const Candidate& b)
 
 // One product: scores [r, q] on the CPU of catalogue rows from first_row on with queries from first_query on.
 // What is not usable has its score all the same; `usable` [r], or undefined, tells.
-struct Product {
-    std::int64_t first_query, first_row;
-    at::Tensor scores, usable;
-
-    std::int64_t rows() const { return scores.size(0); }
-    std::int64_t queries() const { return scores.size(1); }
-    const float* of(std::int64_t row) const
+class Product {
+public:
+    Product(std::int64_t query, std::int64_t row, at::Tensor scores, at::Tensor usable)
+        : first_query(query),
+          first_row(row),
+          rows(scores.size(0)),
+          queries(scores.size(1)),
+          step(scores.stride(0)),
+          scores_(std::move(scores)),
+          usable_(std::move(usable)),
+          values_(scores_.const_data_ptr<float>()),
+          is_usable_(usable_.defined() ? usable_.const_data_ptr<bool>() : nullptr)
     {
-        return scores.const_data_ptr<float>() + row * scores.stride(0);
     }
-    bool is_usable(std::int64_t row) const { return !usable.defined() || usable.const_data_ptr<bool>()[row]; }
+
+    const float* of(std::int64_t row) const { return values_ + row * step; }
+    bool is_usable(std::int64_t row) const { return is_usable_ == nullptr || is_usable_[row]; }
+
+    std::int64_t first_query, first_row, rows, queries, step;  // step: from a row's scores to the next one's
+
+private:
+    at::Tensor scores_, usable_;
+    const float* values_;
+    const bool* is_usable_;
 };
 using Visit = std::function<void(const Product&)>;
 using Wanted = std::function<bool(std::int64_t first_query, std::int64_t queries, std::int64_t first_row,
@@ -141,7 +154,7 @@ public:
     {
         rows_ = rows;
         place_ = place;
-        block_ = {};
+        block_ = at::Tensor();
     }
 
     // [n, count] of these rows, on the CPU, until the next call.
@@ -166,7 +179,6 @@ private:
 
 #if defined(__x86_64__)
     static constexpr std::int64_t least_queries = 2 * nn::FloatProduct::panel;  // fewer would fill no panels
-    static constexpr std::int64_t strip_rows = 64;  // of what a thread computes at once
 
     void pack()
     {
@@ -195,15 +207,19 @@ private:
         const auto* values = rows.const_data_ptr<float>();
         auto* scores = scores_.mutable_data_ptr<float>();
         const auto& block = packed_[static_cast<std::size_t>(query / query_rows_)];
-        const auto strips = (rows.size(0) + strip_rows - 1) / strip_rows;
-        at::parallel_for(0, strips, 1, [&](std::int64_t begin, std::int64_t end) {
-            for (auto row = begin * strip_rows; row < std::min(end * strip_rows, rows.size(0));
-                 row += strip_rows) {
-                nn::FloatProduct::multiply(values + row * width, width, 1,
-                                           std::min(strip_rows, rows.size(0) - row), width, block,
-                                           filled(count), scores + row * stride, stride, false);
-            }
-        });
+        constexpr auto at_once = nn::FloatProduct::side;
+        at::parallel_for(
+            0, (rows.size(0) + at_once - 1) / at_once, 1, [&](std::int64_t begin, std::int64_t end) {
+                const auto last = std::min(end * at_once, rows.size(0));
+                for (auto row = begin * at_once; row < last; row += at_once) {
+                    const auto some = std::min(at_once, last - row);
+                    // The queries stay in the cache; of the catalogue, which comes from memory, the next rows
+                    // are fetched meanwhile.
+                    nn::fetch(values + (row + some) * width, std::min(at_once, last - row - some) * width);
+                    nn::FloatProduct::multiply(values + row * width, width, 1, some, width, block,
+                                               filled(count), scores + row * stride, stride, false);
+                }
+            });
         return scores_.narrow(0, 0, rows.size(0)).narrow(1, 0, count);
     }
 
@@ -256,8 +272,8 @@ public:
     // Rows must come in ascending order: of equal scores the first ones stay.
     void add(const Product& product)
     {
-        at::parallel_for(0, product.queries(), 32, [&](std::int64_t begin, std::int64_t end) {
-            product.queries() == 1 ? add_of_one(product) : add_of(product, begin, end);
+        at::parallel_for(0, product.queries, 32, [&](std::int64_t begin, std::int64_t end) {
+            product.queries == 1 && product.step == 1 ? add_of_one(product) : add_of(product, begin, end);
             for (auto query = begin; query < end; ++query) {
                 keep_best(product.first_query + query);
             }
@@ -306,7 +322,7 @@ private:
     // Of queries begin … end - 1, row by row.
     void add_of(const Product& product, std::int64_t begin, std::int64_t end)
     {
-        for (std::int64_t row = 0; row < product.rows(); ++row) {
+        for (std::int64_t row = 0; row < product.rows; ++row) {
             for (auto query = begin; query < end; query += stretch) {
                 const auto after = std::min(query + stretch, end);
                 if (after - query == stretch &&
@@ -324,8 +340,8 @@ private:
     void add_of_one(const Product& product)
     {
         const auto* bound = bound_.data() + product.first_query;
-        for (std::int64_t row = 0; row < product.rows(); row += stretch) {
-            const auto after = std::min(row + stretch, product.rows());
+        for (std::int64_t row = 0; row < product.rows; row += stretch) {
+            const auto after = std::min(row + stretch, product.rows);
             if (after - row == stretch && !has_better(product.of(row), bound, 0)) {
                 continue;
             }
@@ -411,10 +427,10 @@ std::vector<std::int64_t> partner_places(comm::Communicator& ranks, const Catalo
                                [&](std::int64_t p) { return p >= row && p < row + rows; });
         },
         [&](const Product& product) {
-            for (std::int64_t i = 0; i < product.queries(); ++i) {
+            for (std::int64_t i = 0; i < product.queries; ++i) {
                 const auto query = product.first_query + i;
                 const auto place = partner_row[query] - product.first_row;
-                if (place >= 0 && place < product.rows() && product.is_usable(place)) {
+                if (place >= 0 && place < product.rows && product.is_usable(place)) {
                     score[query] = product.of(place)[i];
                     score[count + query] = 1.0;
                 }
@@ -434,8 +450,8 @@ std::vector<std::int64_t> partner_places(comm::Communicator& ranks, const Catalo
     for_each_product(
         shard, queries, blocks, [](auto...) { return true; },
         [&](const Product& product) {
-            for (std::int64_t row = 0; row < product.rows(); ++row) {
-                for (std::int64_t i = 0; product.is_usable(row) && i < product.queries(); ++i) {
+            for (std::int64_t row = 0; row < product.rows; ++row) {
+                for (std::int64_t i = 0; product.is_usable(row) && i < product.queries; ++i) {
                     const auto query = product.first_query + i;
                     const Candidate partner{static_cast<float>(score[query]), partner_row[query]};
                     places_before[query] += better({product.of(row)[i], product.first_row + row}, partner);

@@ -12,9 +12,9 @@ namespace astroclip::nn {
 namespace {
 
 constexpr auto panel = FloatProduct::panel;  // two vectors
-// Of a left factor at once: 8 rows by 32 columns are 16 sums, in half of the registers. With 12 or 14 rows it
-// is no quicker (Zen 4: 115 GFLOP/s on a core, 98 % of what it can).
-constexpr int side = 8;
+// 8 rows by 32 columns are 16 sums, in half of the registers. With 12 or 14 rows it is no quicker (Zen 4: 115
+// GFLOP/s on a core, 98 % of what it can).
+constexpr int side = FloatProduct::side;
 constexpr std::int64_t no_power_of_two = lanes;  // added to a distance in memory, for the caches' sake
 
 std::int64_t panel_place(std::int64_t i, std::int64_t j, std::int64_t k)

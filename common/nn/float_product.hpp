@@ -13,7 +13,8 @@ namespace astroclip::nn {
 // row. n is in whole panels, k any.
 class FloatProduct {
 public:
-    static constexpr std::int64_t panel = 32;
+    static constexpr std::int64_t panel = 32;  // columns of a right factor that lie together
+    static constexpr std::int64_t side = 8;    // rows of a left factor that are multiplied at once
 
     class Left {
     public:
