@@ -2,6 +2,7 @@
 
 #if defined(__x86_64__)
 
+#include <c10/util/BFloat16.h>
 #include <immintrin.h>
 
 #include <cstdint>
@@ -61,6 +62,18 @@ ASTROCLIP_AVX512 inline __m256i to_bfloat16(__m512 x) { return (__m256i)_mm512_c
 ASTROCLIP_AVX512 inline __m512 from_bfloat16(__m256i x)
 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+}
+
+// 16 values of either type, in memory.
+ASTROCLIP_AVX512 inline void store(float* to, __m512 x) { _mm512_storeu_ps(to, x); }
+ASTROCLIP_AVX512 inline void store(at::BFloat16* to, __m512 x)
+{
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), to_bfloat16(x));
+}
+ASTROCLIP_AVX512 inline __m512 load(const float* from) { return _mm512_loadu_ps(from); }
+ASTROCLIP_AVX512 inline __m512 load(const at::BFloat16* from)
+{
+    return from_bfloat16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
 
 }  // namespace astroclip::nn

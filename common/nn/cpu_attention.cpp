@@ -24,17 +24,6 @@ constexpr std::int64_t query_block = 64, key_block = 64;
 
 std::int64_t padded(std::int64_t n) { return (n + lanes - 1) / lanes * lanes; }
 
-ASTROCLIP_AVX512 inline void store(float* to, __m512 x) { _mm512_storeu_ps(to, x); }
-ASTROCLIP_AVX512 inline void store(BFloat16* to, __m512 x)
-{
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), to_bfloat16(x));
-}
-ASTROCLIP_AVX512 inline __m512 load(const float* from) { return _mm512_loadu_ps(from); }
-ASTROCLIP_AVX512 inline __m512 load(const BFloat16* from)
-{
-    return from_bfloat16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-}
-
 // to[i] = factor·from[i]; n is a multiple of 16.
 template <typename T>
 ASTROCLIP_AVX512 void scaled(const float* from, float factor, std::int64_t n, T* to)

@@ -4,11 +4,11 @@
 
 namespace astroclip::nn {
 
-// softmax(q kᵀ / sqrt(d)) v on CPUs with AVX-512 (bfloat16 products included; AMX need not be there), where
-// LibTorch's own kernel spends most of a step: for the sequences of galaxies (some hundred tokens) a block of
-// queries against all keys fits the cache, so the softmax needs no second pass, and the matrix products are
-// oneDNN's (at::native::cpublas::brgemm). Sums, softmax and its gradient are float32. The backward pass
-// computes the weights again from `lse`.
+// softmax(q kᵀ / sqrt(d)) v on CPUs with AVX-512, with AMX or without, where LibTorch's own kernel spends
+// most of a step: for the sequences of galaxies (some hundred tokens) a block of queries against all keys
+// fits the cache, so the softmax needs no second pass, and the matrix products are oneDNN's
+// (at::native::cpublas::brgemm). Sums, softmax and its gradient are float32. The backward pass computes the
+// weights again from `lse`.
 //
 //   q [B, H, M, d], k, v [B, H, N, d]  float32 or all bfloat16, d contiguous, d a multiple of 16
 //   lse [B, H, M] float32, log of the softmax's denominator

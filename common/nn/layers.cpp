@@ -6,6 +6,7 @@
 
 #include "core/error.hpp"
 #include "core/random.hpp"
+#include "nn/linear.hpp"
 
 namespace astroclip::nn {
 
@@ -75,11 +76,19 @@ LinearImpl::LinearImpl(std::int64_t in, std::int64_t out, Start weight_start, St
 {
 }
 
-at::Tensor LinearImpl::forward(const at::Tensor& x) const { return at::linear(x, weight, bias); }
+at::Tensor LinearImpl::forward(const at::Tensor& x) const { return linear(x, weight, bias); }
+
+at::Tensor LinearImpl::forward_gelu(const at::Tensor& x) const { return linear_gelu(x, weight, bias); }
+
+at::Tensor LinearImpl::forward_branch(const at::Tensor& x, const at::Tensor& scale,
+                                      const at::Tensor& residual) const
+{
+    return linear_branch(x, weight, bias, scale, residual);
+}
 
 at::Tensor LinearImpl::forward_part(const at::Tensor& x, std::int64_t first, std::int64_t count) const
 {
-    return at::linear(x, weight.narrow(0, first, count), bias.narrow(0, first, count));
+    return linear(x, weight.narrow(0, first, count), bias.narrow(0, first, count));
 }
 
 Start framework_default(std::int64_t fan_in)
@@ -106,9 +115,15 @@ MlpImpl::MlpImpl(std::int64_t width, std::int64_t hidden, const Names& names, co
         register_module(names.contract, Linear(hidden, width, starts.contract_weight, starts.contract_bias));
 }
 
-at::Tensor MlpImpl::expand(const at::Tensor& x) const { return at::gelu(expand_->forward(x)); }
+at::Tensor MlpImpl::expand(const at::Tensor& x) const { return expand_->forward_gelu(x); }
 
 at::Tensor MlpImpl::contract(const at::Tensor& hidden) const { return contract_->forward(hidden); }
+
+at::Tensor MlpImpl::forward_branch(const at::Tensor& x, const at::Tensor& scale,
+                                   const at::Tensor& residual) const
+{
+    return contract_->forward_branch(expand(x), scale, residual);
+}
 
 at::Tensor Dropout::apply(const at::Tensor& x, double rate, std::string_view layer) const
 {

@@ -52,6 +52,9 @@ class LinearImpl : public Layer {
 public:
     LinearImpl(std::int64_t in, std::int64_t out, Start weight, Start bias);
     at::Tensor forward(const at::Tensor& x) const;
+    at::Tensor forward_gelu(const at::Tensor& x) const;  // GELU (erf) of y
+    // residual + scale ∘ y, of either what is defined (linear.hpp).
+    at::Tensor forward_branch(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& residual) const;
     // Columns [first, first + count) of y alone.
     at::Tensor forward_part(const at::Tensor& x, std::int64_t first, std::int64_t count) const;
 
@@ -90,6 +93,8 @@ public:
     at::Tensor forward(const at::Tensor& x) const { return contract(expand(x)); }
     at::Tensor expand(const at::Tensor& x) const;  // with the GELU: [..., width] -> [..., hidden]
     at::Tensor contract(const at::Tensor& hidden) const;
+    // residual + scale ∘ MLP(x), of either what is defined.
+    at::Tensor forward_branch(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& residual) const;
 
 private:
     Linear expand_{nullptr}, contract_{nullptr};

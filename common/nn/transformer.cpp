@@ -11,12 +11,12 @@ namespace astroclip::nn {
 
 namespace {
 
-// x + scale·branch(x) on the subset's rows, x elsewhere.
+// x + scale·branch(x) on the subset's rows, x elsewhere. branch(x, residual) adds to the residual, if any.
 template <typename Branch>
 at::Tensor add_branch(const at::Tensor& x, const Subset& subset, Branch&& branch)
 {
-    if (!subset.rows.defined()) return x + branch(x);
-    const auto change = branch(x.index_select(0, subset.rows));
+    if (!subset.rows.defined()) return branch(x, x);
+    const auto change = branch(x.index_select(0, subset.rows), at::Tensor());
     return x.index_add(0, subset.rows, change.to(x.scalar_type()), subset.scale);
 }
 
@@ -54,10 +54,10 @@ TransformerBlockImpl::TransformerBlockImpl(const BlockConfig& config)
     if (config.layer_scale) scale2_ = layer_scale(names.scale2);
 }
 
-at::Tensor TransformerBlockImpl::attention_branch(const at::Tensor& x) const
+at::Tensor TransformerBlockImpl::attention_branch(const at::Tensor& x, const at::Tensor& residual) const
 {
-    const auto y = projection_->forward(self_attention(qkv_->forward(norm1_->forward(x)), heads_, causal_));
-    return scale1_.defined() ? y * scale1_ : y;
+    const auto mixed = self_attention(qkv_->forward(norm1_->forward(x)), heads_, causal_);
+    return projection_->forward_branch(mixed, scale1_, residual);
 }
 
 at::Tensor TransformerBlockImpl::attention_weights(const at::Tensor& x, std::int64_t token) const
@@ -80,14 +80,12 @@ at::Tensor TransformerBlockImpl::attention_branch_at(const at::Tensor& x, const 
     const auto mixed = causal_ ? token_rows(self_attention(qkv_->forward(normed), heads_, true), rows)
                                : attention(qkv_->forward_part(token_rows(normed, rows), 0, width),
                                            qkv_->forward_part(normed, width, 2 * width), heads_);
-    const auto y = projection_->forward(mixed);
-    return scale1_.defined() ? y * scale1_ : y;
+    return projection_->forward_branch(mixed, scale1_, {});
 }
 
-at::Tensor TransformerBlockImpl::mlp_branch(const at::Tensor& x) const
+at::Tensor TransformerBlockImpl::mlp_branch(const at::Tensor& x, const at::Tensor& residual) const
 {
-    const auto y = mlp_->forward(norm2_->forward(x));
-    return scale2_.defined() ? y * scale2_ : y;
+    return mlp_->forward_branch(norm2_->forward(x), scale2_, residual);
 }
 
 at::Tensor TransformerBlockImpl::forward(const at::Tensor& x, const Dropout* dropout,
@@ -113,9 +111,12 @@ at::Tensor TransformerBlockImpl::dropped(const at::Tensor& branch, const Dropout
 at::Tensor TransformerBlockImpl::forward(const at::Tensor& x, const Subset& attention,
                                          const Subset& mlp) const
 {
-    const auto y =
-        add_branch(x, attention, [this](const at::Tensor& rows) { return attention_branch(rows); });
-    return add_branch(y, mlp, [this](const at::Tensor& rows) { return mlp_branch(rows); });
+    const auto y = add_branch(x, attention, [this](const at::Tensor& rows, const at::Tensor& residual) {
+        return attention_branch(rows, residual);
+    });
+    return add_branch(y, mlp, [this](const at::Tensor& rows, const at::Tensor& residual) {
+        return mlp_branch(rows, residual);
+    });
 }
 
 }  // namespace astroclip::nn

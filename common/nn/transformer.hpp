@@ -56,10 +56,11 @@ public:
     at::Tensor attention_weights(const at::Tensor& x, std::int64_t token) const;
 
 private:
-    at::Tensor attention_branch(const at::Tensor& x) const;
+    // residual + s·branch(x), or the latter alone.
+    at::Tensor attention_branch(const at::Tensor& x, const at::Tensor& residual = {}) const;
     at::Tensor attention_branch_at(const at::Tensor& x, const at::Tensor& rows) const;
     at::Tensor dropped(const at::Tensor& branch, const Dropout* dropout, const std::string& stream) const;
-    at::Tensor mlp_branch(const at::Tensor& x) const;
+    at::Tensor mlp_branch(const at::Tensor& x, const at::Tensor& residual = {}) const;
 
     std::int64_t heads_;
     bool causal_;
