@@ -134,24 +134,32 @@ at::Tensor scores_of_one(const at::Tensor& query, const at::Tensor& rows, std::i
     return scores;
 }
 
-// Scores of blocks of the catalogue with blocks of queries. On CPUs with AVX-512 each score is one sum in one
-// order, wherever the row lies; other products round alike if their shapes are.
-class Products {
+// Scores of blocks of the catalogue with blocks of queries. From 64 queries on, on CPUs with AVX-512, each
+// score is one sum in one order, wherever its row lies; other products round alike if their shapes are.
+class Multiplier {
 public:
-    // queries [Q, D], in blocks of query_rows, with the catalogue in blocks of block_rows.
-    Products(const at::Tensor& queries, std::int64_t query_rows, std::int64_t block_rows)
-        : queries_(queries), query_rows_(query_rows), block_rows_(block_rows)
+    // queries [Q, D] float32, in blocks as many as blocks.queries
+    Multiplier(const at::Tensor& queries, const SearchBlocks& blocks)
+        : queries_(queries),
+          query_rows_(std::min(blocks.queries, queries.size(0))),  // alike on all ranks
+          block_rows_(blocks.rows)
     {
 #if defined(__x86_64__)
-        if (queries.is_cpu() && query_rows >= least_queries && nn::has_avx512()) {
+        if (queries.is_cpu() && query_rows_ >= least_queries && nn::has_avx512()) {
             pack();
         }
 #endif
     }
 
+    std::int64_t query_rows() const { return query_rows_; }
+
     // Rows [n, D] of the catalogue, the first at `place` of its block.
-    void take(const at::Tensor& rows, std::int64_t place)
+    void set_rows(const at::Tensor& rows, std::int64_t place)
     {
+        if (rows.size(1) != queries_.size(1)) {
+            throw InternalError(fmt::format("queries of {} numbers in a catalogue of vectors of {}",
+                                            queries_.size(1), rows.size(1)));
+        }
         rows_ = rows;
         place_ = place;
         block_ = at::Tensor();
@@ -178,21 +186,31 @@ private:
     std::int64_t query_rows_, block_rows_, place_ = 0;
 
 #if defined(__x86_64__)
-    static constexpr std::int64_t least_queries = 2 * nn::FloatProduct::panel;  // fewer would fill no panels
+    static constexpr std::int64_t least_queries =
+        2 * nn::FloatProduct::panel;  // too little of fewer is filled
 
     void pack()
     {
         const auto all = queries_.contiguous();
+        const auto width = all.size(1);
         for (std::int64_t query = 0; query < all.size(0); query += query_rows_) {
-            const auto count = std::min(query_rows_, all.size(0) - query);
-            auto& block = packed_.emplace_back(all.size(1), filled(count));
-            for (std::int64_t i = 0; i < filled(count); ++i) {
-                const auto* row =
-                    i < count ? all.const_data_ptr<float>() + (query + i) * all.size(1) : nullptr;
-                block.set_column(i, {row}, all.size(1));
-            }
+            packed_.emplace_back(width, filled(std::min(query_rows_, all.size(0) - query)));
         }
-        scores_ = at::empty({block_rows_, filled(query_rows_)}, at::kFloat);
+        const auto columns = filled(query_rows_);
+        at::parallel_for(0, static_cast<std::int64_t>(packed_.size()) * columns, nn::FloatProduct::panel,
+                         [&](std::int64_t begin, std::int64_t end) {
+                             for (auto i = begin; i < end; ++i) {
+                                 const auto block = i / columns, column = i % columns;
+                                 const auto first = block * query_rows_;
+                                 const auto count = std::min(query_rows_, all.size(0) - first);
+                                 if (column < filled(count)) {
+                                     const auto* row = all.const_data_ptr<float>() + (first + column) * width;
+                                     packed_[static_cast<std::size_t>(block)].set_column(
+                                         column, {column < count ? row : nullptr}, width);
+                                 }
+                             }
+                         });
+        scores_ = at::empty({block_rows_, columns}, at::kFloat);
     }
 
     static std::int64_t filled(std::int64_t queries)
@@ -202,7 +220,10 @@ private:
 
     at::Tensor packed_scores(std::int64_t query, std::int64_t count)
     {
-        const auto rows = rows_.contiguous();
+        if (!block_.defined()) {
+            block_ = rows_.to(at::kCPU).contiguous();
+        }
+        const auto& rows = block_;
         const auto width = rows.size(1), stride = scores_.size(1);
         const auto* values = rows.const_data_ptr<float>();
         auto* scores = scores_.mutable_data_ptr<float>();
@@ -231,10 +252,9 @@ private:
 // Visits all products of a shard: blocks of catalogue rows that begin at multiples of blocks.rows, times
 // blocks of queries.
 void for_each_product(const CatalogueShard& shard, const at::Tensor& queries, const SearchBlocks& blocks,
-                      const Wanted& wanted, const Visit& visit)
+                      Multiplier& multiplier, const Wanted& wanted, const Visit& visit)
 {
-    const auto query_rows = std::min(blocks.queries, queries.size(0));  // alike on all ranks
-    Products products(queries, query_rows, blocks.rows);
+    const auto query_rows = multiplier.query_rows();
     for_each_piece(shard, blocks.rows * blocks.ahead, [&](std::int64_t first, const CatalogueRows& piece) {
         const auto last = first + piece.vectors.size(0);
         if (queries.size(0) == 1 && queries.is_cpu()) {
@@ -248,12 +268,12 @@ void for_each_product(const CatalogueShard& shard, const at::Tensor& queries, co
             const auto place = row % blocks.rows;
             const auto count = std::min(blocks.rows - place, last - row);
             alive("comparing with a block of the catalogue");
-            products.take(piece.vectors.narrow(0, row - first, count), place);
+            multiplier.set_rows(piece.vectors.narrow(0, row - first, count), place);
             for (std::int64_t query = 0; query < queries.size(0); query += query_rows) {
                 const auto some = std::min(query_rows, queries.size(0) - query);
                 if (wanted(query, some, row, count)) {
                     visit(
-                        {query, row, products.with(query, some),
+                        {query, row, multiplier.with(query, some),
                          piece.usable.defined() ? piece.usable.narrow(0, row - first, count) : at::Tensor()});
                 }
             }
@@ -272,9 +292,11 @@ public:
     // Rows must come in ascending order: of equal scores the first ones stay.
     void add(const Product& product)
     {
-        at::parallel_for(0, product.queries, 32, [&](std::int64_t begin, std::int64_t end) {
-            product.queries == 1 && product.step == 1 ? add_of_one(product) : add_of(product, begin, end);
-            for (auto query = begin; query < end; ++query) {
+        const auto stretches = (product.queries + stretch - 1) / stretch;
+        at::parallel_for(0, stretches, 1, [&](std::int64_t begin, std::int64_t end) {
+            const auto first = begin * stretch, after = std::min(end * stretch, product.queries);
+            product.queries == 1 && product.step == 1 ? add_of_one(product) : add_of(product, first, after);
+            for (auto query = first; query < after; ++query) {
                 keep_best(product.first_query + query);
             }
         });
@@ -301,16 +323,22 @@ public:
 private:
     // Nearly all scores lie below the k-th best so far: they are passed over a stretch at a time.
     static constexpr std::int64_t stretch = 32;
-    static bool has_better(const float* score, const float* bound, std::int64_t bound_step)
+    template <typename Bound>
+    static bool any_above(const float* score, std::int64_t n, const Bound& bound)
     {
         int hits = 0;
-        for (std::int64_t i = 0; i < stretch; ++i) {
-            hits |= score[i] > bound[i * bound_step];
+        if (n == stretch) {  // by vectors
+            for (std::int64_t i = 0; i < stretch; ++i) {
+                hits |= score[i] > bound(i);
+            }
+        }
+        for (std::int64_t i = 0; n < stretch && i < n; ++i) {
+            hits |= score[i] > bound(i);
         }
         return hits != 0;
     }
 
-    void take(const Product& product, std::int64_t row, std::int64_t query)
+    void offer(const Product& product, std::int64_t row, std::int64_t query)
     {
         const auto number = product.first_query + query;
         const auto score = product.of(row)[query];
@@ -324,13 +352,12 @@ private:
     {
         for (std::int64_t row = 0; row < product.rows; ++row) {
             for (auto query = begin; query < end; query += stretch) {
-                const auto after = std::min(query + stretch, end);
-                if (after - query == stretch &&
-                    !has_better(product.of(row) + query, bound_.data() + product.first_query + query, 1)) {
-                    continue;
-                }
-                for (auto one = query; one < after; ++one) {
-                    take(product, row, one);
+                const auto count = std::min(stretch, end - query);
+                const auto* bound = bound_.data() + product.first_query + query;
+                if (any_above(product.of(row) + query, count, [&](std::int64_t i) { return bound[i]; })) {
+                    for (auto one = query; one < query + count; ++one) {
+                        offer(product, row, one);
+                    }
                 }
             }
         }
@@ -339,14 +366,13 @@ private:
     // Of one query, whose scores lie one after the other.
     void add_of_one(const Product& product)
     {
-        const auto* bound = bound_.data() + product.first_query;
+        const auto bound = bound_[product.first_query];
         for (std::int64_t row = 0; row < product.rows; row += stretch) {
-            const auto after = std::min(row + stretch, product.rows);
-            if (after - row == stretch && !has_better(product.of(row), bound, 0)) {
-                continue;
-            }
-            for (auto one = row; one < after; ++one) {
-                take(product, one, 0);
+            const auto count = std::min(stretch, product.rows - row);
+            if (any_above(product.of(row), count, [&](std::int64_t) { return bound; })) {
+                for (auto one = row; one < row + count; ++one) {
+                    offer(product, one, 0);
+                }
             }
         }
     }
@@ -378,8 +404,9 @@ Neighbours nearest(comm::Communicator& ranks, const CatalogueShard& shard, const
     if (count == 0) {
         return local.result();
     }
+    Multiplier multiplier(queries, blocks);
     for_each_product(
-        shard, queries, blocks, [](auto...) { return true; },
+        shard, queries, blocks, multiplier, [](auto...) { return true; },
         [&](const Product& product) { local.add(product); });
     return merged(ranks, local.result());
 }
@@ -419,8 +446,9 @@ std::vector<std::int64_t> partner_places(comm::Communicator& ranks, const Catalo
     // part them.
     auto found = at::zeros({2, count}, at::kDouble);  // score, number of shards that hold it
     auto* score = found.data_ptr<double>();
+    Multiplier multiplier(queries, blocks);
     for_each_product(
-        shard, queries, blocks,
+        shard, queries, blocks, multiplier,
         [&](std::int64_t query, std::int64_t some, std::int64_t row, std::int64_t rows) {
             const auto* first = partner_row.data() + query;
             return std::any_of(first, first + some,
@@ -447,14 +475,19 @@ std::vector<std::int64_t> partner_places(comm::Communicator& ranks, const Catalo
     auto* places_before = before.data_ptr<std::int64_t>();
     found = found.to(at::kCPU);
     score = found.data_ptr<double>();
+    std::vector<Candidate> partners;
+    for (std::int64_t query = 0; query < count; ++query) {
+        partners.push_back({static_cast<float>(score[query]), partner_row[query]});
+    }
     for_each_product(
-        shard, queries, blocks, [](auto...) { return true; },
+        shard, queries, blocks, multiplier, [](auto...) { return true; },
         [&](const Product& product) {
             for (std::int64_t row = 0; row < product.rows; ++row) {
-                for (std::int64_t i = 0; product.is_usable(row) && i < product.queries; ++i) {
+                if (!product.is_usable(row)) continue;
+                for (std::int64_t i = 0; i < product.queries; ++i) {
                     const auto query = product.first_query + i;
-                    const Candidate partner{static_cast<float>(score[query]), partner_row[query]};
-                    places_before[query] += better({product.of(row)[i], product.first_row + row}, partner);
+                    places_before[query] +=
+                        better({product.of(row)[i], product.first_row + row}, partners[query]);
                 }
             }
         });

@@ -45,7 +45,7 @@ struct SearchBlocks {
 // Exact search by cosine (dot product of unit vectors) over the catalogue of all ranks. Which of image and
 // spectrum vectors are query and catalogue makes the four modes. The products are cut on catalogue rows, not
 // on shards, so that the result does not depend on the number of ranks, bit for bit. Memory: two times
-// blocks.ahead blocks of the catalogue, and the results. Collective.
+// blocks.ahead blocks of the catalogue, a copy of the queries, and the results. Collective.
 //
 //   queries  [Q, D] float32 unit vectors, the same on all ranks, on the device to compute on
 Neighbours nearest(comm::Communicator& ranks, const CatalogueShard& shard, const at::Tensor& queries,

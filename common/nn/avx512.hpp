@@ -12,6 +12,7 @@
 
 namespace astroclip::nn {
 
+// AVX-512 with conversions to bfloat16: Zen 4, Cooper Lake, Sapphire Rapids and later.
 inline bool has_avx512()
 {
     return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&

@@ -6,13 +6,11 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <ATen/native/CPUBlas.h>
 
-#include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "nn/avx512.hpp"
+#include "nn/brgemm.hpp"
 
 namespace astroclip::nn {
 namespace {
@@ -332,29 +330,13 @@ void backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, con
     });
 }
 
-// Does at::native::cpublas::brgemm multiply bfloat16 whose right factor has its rows in pairs? Where it has
-// no kernel of its own it takes them as they are, which only the result tells: (1, 2)·(3, 5)ᵀ.
-bool brgemm_takes_pairs()
-{
-    alignas(64) at::BFloat16 left[2] = {1.0F, 2.0F}, right[2 * 16];
-    alignas(64) float product[16] = {};
-    for (int column = 0; column < 16; ++column) {
-        right[2 * column] = 3.0F;
-        right[2 * column + 1] = 5.0F;
-    }
-    at::native::cpublas::brgemm(1, 16, 2, 2, 16, 16, false, left, right, product);
-    at::native::cpublas::brgemm_release();
-    return std::all_of(product, product + 16, [](float x) { return x == 13.0F; });
-}
-
 }  // namespace
 
 bool has_cpu_attention(const at::Tensor& q)
 {
     const auto type = q.scalar_type();
-    static const bool has_products = has_avx512() && brgemm_takes_pairs();
     return q.is_cpu() && (type == at::kFloat || type == at::kBFloat16) && q.size(3) % lanes == 0 &&
-           has_products;
+           has_brgemm();
 }
 
 AttentionResult cpu_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)

@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "nn/avx512.hpp"
+#include "nn/brgemm.hpp"
 
 namespace astroclip::nn {
 namespace {
@@ -406,7 +406,7 @@ bool has_cpu_linear(const at::Tensor& x, const at::Tensor& weight)
     const auto type = x.scalar_type();
     return x.is_cpu() && (type == at::kFloat || type == at::kBFloat16) && is_float(weight) &&
            weight.stride(1) == 1 && weight.size(0) % panel == 0 && weight.size(1) % panel == 0 &&
-           x.numel() / weight.size(1) >= enough_rows && has_avx512();
+           x.numel() / weight.size(1) >= enough_rows && has_brgemm();
 }
 
 at::Tensor cpu_linear(const at::Tensor& x, const CpuLinear& layer, const at::Tensor& residual)

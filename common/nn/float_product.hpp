@@ -36,6 +36,8 @@ public:
     };
 
     class Turned : public Left {
+        using Left::set_row;
+
     public:
         Turned(std::int64_t rows, std::int64_t k);
         void set_columns(std::int64_t i, const float* values, std::int64_t stride, std::int64_t columns,
@@ -55,7 +57,7 @@ public:
     };
 
     // out [rows, n] = a [rows, k] · right [k, n], or added to it; of `a`, as it lies in memory, rows are
-    // row_step and columns column_step apart.
+    // row_step and columns column_step apart; rows of `out` are `stride` apart.
     static void multiply(const float* a, std::int64_t row_step, std::int64_t column_step, std::int64_t rows,
                          std::int64_t k, const Right& right, std::int64_t n, float* out, std::int64_t stride,
                          bool add);

@@ -8,12 +8,7 @@
 
 namespace astroclip::nn {
 
-// Products of float32 matrices on processors that multiply tiles of bfloat16 (AMX): each factor is the sum
-// of a bfloat16 and the bfloat16 rest, the product that of three pairs (rest by rest is left out), with
-// float32 sums. Factors lie in memory as the processor takes them, in tiles of 1 KB: a left factor as tiles
-// of 16 rows by 32 columns, a right one as tiles of 32 rows by 16 columns with rows 2i and 2i + 1 side by
-// side. What is one after the other along k, the dimension that is summed over, is so in memory too.
-// Called only where has_split_product() and has_avx512() say so.
+// Tiles of bfloat16 (AMX), and leave of the system to use them.
 bool has_split_product();
 
 struct Split {
@@ -22,6 +17,12 @@ struct Split {
     Split operator+(std::int64_t offset) const { return {high + offset, rest + offset}; }
 };
 
+// Products of float32 matrices on processors that multiply tiles of bfloat16 (AMX): each factor is the sum
+// of a bfloat16 and the bfloat16 rest, the product that of three pairs (rest by rest is left out), with
+// float32 sums. Factors lie in memory as the processor takes them, in tiles of 1 KB: a left factor as tiles
+// of 16 rows by 32 columns, a right one as tiles of 32 rows by 16 columns with rows 2i and 2i + 1 side by
+// side. What is one after the other along k, the dimension that is summed over, is so in memory too.
+// Called only where has_split_product() and has_avx512() say so.
 class SplitProduct {
 public:
     class Factor {
@@ -49,6 +50,8 @@ public:
     };
 
     class Turned : public Left {
+        using Left::set_row;
+
     public:
         using Left::Left;
         void set_columns(std::int64_t i, const float* values, std::int64_t stride, std::int64_t columns,

@@ -3,7 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <limits>
+#include <string>
+#include <type_traits>
 
 #include "nn/avx512.hpp"
 #include "nn/float_product.hpp"
@@ -73,11 +74,18 @@ TYPED_TEST(PackedProduct, IsTheProductAtEveryEdge)
             for (const std::int64_t n : {64, 192}) {
                 SCOPED_TRACE(testing::Message() << rows << " x " << k << " x " << n);
                 const auto a = at::randn({rows, k}), b = at::randn({k, n});
+                const auto none = at::full({k + 64}, NAN);  // what must be overwritten, or must not matter
                 typename TypeParam::Left left(rows, k + 64);
+                for (std::int64_t i = 0; i < rows; ++i) {
+                    left.set_row(i, {row(none, 0)}, k + 64);
+                }
                 for (std::int64_t i = 0; i < rows; ++i) {
                     left.set_row(i, {row(a, i)}, k);
                 }
                 typename TypeParam::Right right(k + 64, n);
+                for (std::int64_t j = 0; j < n; ++j) {
+                    right.set_column(j, {row(none, 0)}, k + 64);
+                }
                 for (std::int64_t i = 0; i < k; i += 2) {
                     right.set_rows(i, {row(b, i)}, {row(b, i + 1)}, k, n);
                 }
@@ -92,6 +100,8 @@ TYPED_TEST(PackedProduct, TurnsItsFactors)
     const std::int64_t rows = 128, k = 192, columns = 70, n = 64;  // 64 columns at once, then 70
     const auto a = at::randn({k - 128 + columns, rows}), b = at::randn({n, k});
     typename TypeParam::Turned left(rows, k);
+    const auto none = at::full({k, rows}, NAN);
+    left.set_columns(0, row(none, 0), rows, k, rows, k);
     left.set_columns(0, row(a, 0), rows, 64, rows, k);
     left.set_columns(64, row(a, 64), rows, columns, rows, k);
     typename TypeParam::Right right(k, n);
@@ -111,6 +121,11 @@ TYPED_TEST(PackedProduct, DividesRowsAndFillsUpWithZeros)
     left.set_row(0, {row(a, 0), 4}, 64);
     left.set_row(1, {row(a, 1), 3}, 64);
     typename TypeParam::Right by_rows(64, 64), by_columns(64, 64);
+    const auto none = at::full({64}, NAN);
+    for (std::int64_t i = 0; i < 64; ++i) {
+        by_rows.set_column(i, {row(none, 0)}, 64);
+        by_columns.set_column(i, {row(none, 0)}, 64);
+    }
     for (std::int64_t i = 0; i < 64; i += 2) {
         by_rows.set_rows(i, {row(b, i), 2}, {nullptr}, 64, 64);
         by_columns.set_column(i, {row(b, i), 2}, 64);
@@ -121,6 +136,33 @@ TYPED_TEST(PackedProduct, DividesRowsAndFillsUpWithZeros)
     half.slice(0, 1, 64, 2).zero_();
     this->expect_product(divided, left, 0, half, by_rows);
     this->expect_product(divided, left, 0, half.t(), by_columns);
+}
+
+// As search multiplies: a left factor where it lies, any k, panels of 32 columns, each number of rows up to a
+// block.
+TEST(FloatProductInPlace, IsTheProductOfAnyDepth)
+{
+    if (!has_avx512()) GTEST_SKIP() << "not a product of this processor";
+    at::manual_seed(7);
+    for (const std::int64_t k : {1, 6, 37}) {
+        for (const std::int64_t n : {32, 96}) {
+            const auto wide = at::randn({20, k + 3}), b = at::randn({n, k});
+            FloatProduct::Right right(k, n);
+            for (std::int64_t j = 0; j < n; ++j) {
+                right.set_column(j, {row(b, j)}, k);
+            }
+            const auto exact = wide.narrow(1, 0, k).to(at::kDouble).mm(b.t().to(at::kDouble));
+            for (std::int64_t rows = 1; rows <= 17; ++rows) {
+                const auto out = at::full({20, n + 1}, 7.0F);
+                FloatProduct::multiply(row(wide, 1), wide.stride(0), 1, rows, k, right, n,
+                                       out.data_ptr<float>() + (n + 1), n + 1, false);
+                auto expected = at::full({20, n + 1}, 7.0, at::kDouble);  // what is not the product's is left
+                expected.narrow(0, 1, rows).narrow(1, 0, n).copy_(exact.narrow(0, 1, rows));
+                EXPECT_LT((out - expected).abs().max().item<double>(), 1e-5)
+                    << rows << " x " << k << " x " << n;
+            }
+        }
+    }
 }
 
 }  // namespace

@@ -130,7 +130,7 @@ TEST(InfoNce, OfManyRanksEqualsThatOfOneWithItsGradients)
     }
 }
 
-// 64 pairs on 1, 2 or 4 ranks, wide enough for products of split factors (packed_contrast.hpp).
+// 64 pairs on 1, 2 or 4 ranks, wide enough for products of packed factors (packed_contrast.hpp).
 TEST(InfoNce, OfWideEmbeddingsOfManyRanksEqualsTheExactOneOfOneRank)
 {
     const auto ranks = test::all_ranks();
