@@ -45,7 +45,8 @@ public:
         }
         context->save_for_backward({x, weight, bias, layer.scale, result.before});
         context->saved_data["of x"] = x.requires_grad();
-        context->saved_data["of weight"] = weight.requires_grad();
+        context->saved_data["of parameters"] =
+            weight.requires_grad() || bias.requires_grad() || (scale.has_value() && scale->requires_grad());
         context->saved_data["residual"] = residual.has_value();
         return result.after;
     }
@@ -59,21 +60,12 @@ public:
         if (saved[4].defined()) dy = cpu_gelu_gradient(saved[4], dy);
         LinearGradients of;
         at::Tensor of_x;
-        if (context->saved_data["of weight"].toBool()) of = cpu_linear_gradients(x, dy, layer);
+        if (context->saved_data["of parameters"].toBool()) of = cpu_linear_gradients(x, dy, layer);
         if (context->saved_data["of x"].toBool()) of_x = cpu_linear_input_gradient(dy, layer);
         const bool residual = context->saved_data["residual"].toBool();
         return {of_x, of.weight, of.bias, of.scale, residual ? gradients[0] : at::Tensor(), at::Tensor()};
     }
 };
-
-}  // namespace
-
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias)
-{
-    return linear_branch(x, weight, bias, {}, {});
-}
-
-namespace {
 
 // By the CPU's kernels; undefined where they do not fit.
 at::Tensor fast(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
@@ -94,6 +86,11 @@ at::Tensor fast(const at::Tensor& x, const at::Tensor& weight, const at::Tensor&
 }
 
 }  // namespace
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias)
+{
+    return linear_branch(x, weight, bias, {}, {});
+}
 
 at::Tensor linear_gelu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias)
 {
