@@ -119,7 +119,8 @@ std::vector<Predictor> predictors(const std::vector<Target>& targets, const Case
 
 store::Schema schema_of(const std::vector<Target>& targets, const Case& of)
 {
-    store::Schema schema{.kind = "predictions"};
+    store::Schema schema;
+    schema.kind = "predictions";
     schema.columns.push_back(
         {"object_id", store::Type::i64, {}, "", "that of the catalogue of embeddings", "meta.id;meta.main"});
     for (const auto& target : targets) {

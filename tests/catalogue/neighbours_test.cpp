@@ -142,9 +142,9 @@ TEST(Nearest, TakeVectorsAsTheyLieAndKeepNotNumbersApart)
 
 TEST(Nearest, RefuseQueriesOfAnotherWidth)
 {
-    const auto ranks = test::all_ranks();
+    const auto alone = test::this_rank_alone();
     for (const std::int64_t asked : {2, 64}) {
-        EXPECT_THROW(nearest(ranks, shard_of(ranks, at::zeros({400, 8})), at::zeros({asked, 7}), 1),
+        EXPECT_THROW(nearest(alone, CatalogueShard::of(at::zeros({400, 8})), at::zeros({asked, 7}), 1),
                      InternalError);
     }
 }

@@ -63,7 +63,7 @@ protected:
 using Products = testing::Types<SplitProduct, FloatProduct>;
 TYPED_TEST_SUITE(PackedProduct, Products, ProductNames);
 
-const float* row(const at::Tensor& x, std::int64_t i) { return x.const_data_ptr<float>() + i * x.size(1); }
+const float* row(const at::Tensor& x, std::int64_t i) { return x.const_data_ptr<float>() + i * x.stride(0); }
 
 // Less than a block of 32 rows, one and a part; k of less than a block of 512, one, and one and a part; with
 // space for more of k and n than there is.
@@ -74,7 +74,7 @@ TYPED_TEST(PackedProduct, IsTheProductAtEveryEdge)
             for (const std::int64_t n : {64, 192}) {
                 SCOPED_TRACE(testing::Message() << rows << " x " << k << " x " << n);
                 const auto a = at::randn({rows, k}), b = at::randn({k, n});
-                const auto none = at::full({k + 64}, NAN);  // what must be overwritten, or must not matter
+                const auto none = at::full({1, k + 64}, NAN);  // what must be overwritten, or must not matter
                 typename TypeParam::Left left(rows, k + 64);
                 for (std::int64_t i = 0; i < rows; ++i) {
                     left.set_row(i, {row(none, 0)}, k + 64);
@@ -121,7 +121,7 @@ TYPED_TEST(PackedProduct, DividesRowsAndFillsUpWithZeros)
     left.set_row(0, {row(a, 0), 4}, 64);
     left.set_row(1, {row(a, 1), 3}, 64);
     typename TypeParam::Right by_rows(64, 64), by_columns(64, 64);
-    const auto none = at::full({64}, NAN);
+    const auto none = at::full({1, 64}, NAN);
     for (std::int64_t i = 0; i < 64; ++i) {
         by_rows.set_column(i, {row(none, 0)}, 64);
         by_columns.set_column(i, {row(none, 0)}, 64);
