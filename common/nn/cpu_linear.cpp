@@ -325,17 +325,18 @@ at::Tensor input_gradient(const at::Tensor& dy, const CpuLinear& layer)
     return dx;
 }
 
-// 16 columns of dy, transposed: their rows [16, depth] with zeros at the end, and their sums.
+// 16 columns of dy, transposed: their rows [16, depth], `stride` apart, with zeros at the end, and their
+// sums.
 template <typename T>
 ASTROCLIP_AVX512 void transpose_columns(const Matrix<T>& dy, std::int64_t column, std::int64_t depth, T* to,
-                                        float* sums)
+                                        std::int64_t stride, float* sums)
 {
     auto sum = _mm512_setzero_ps();
     for (std::int64_t first = 0; first < depth; first += lanes) {
         auto s = square(dy, first, column);
         for (const auto& row : s.row) sum = _mm512_add_ps(sum, row);
         transpose(s);
-        for (std::int64_t i = 0; i < lanes; ++i) store(to + i * depth + first, s.row[i]);
+        for (std::int64_t i = 0; i < lanes; ++i) store(to + i * stride + first, s.row[i]);
     }
     store(sums, sum);
 }
@@ -370,13 +371,15 @@ LinearGradients gradients(const at::Tensor& x, const at::Tensor& dy, const CpuLi
 {
     const auto n = layer.weight.size(0), k = layer.weight.size(1);
     const auto right = packed<T, false>(matrix<T>(x));
-    const auto dy_t = at::empty({n, right.depth}, dy.options());
+    // brgemm keeps code for every stride that it has met: of few, however many rows there are.
+    const auto stride = up_to(right.depth, depth_block) + lanes;
+    const auto dy_t = at::empty({n, stride}, dy.options());
     const auto sums = at::empty({n}, layer.weight.options().requires_grad(false));
     auto* rows = dy_t.template data_ptr<T>();
     auto* sum = sums.template data_ptr<float>();
     at::parallel_for(0, n / lanes, 1, [&](std::int64_t begin, std::int64_t end) {
         for (auto i = begin * lanes; i < end * lanes; i += lanes) {
-            transpose_columns(matrix<T>(dy), i, right.depth, rows + i * right.depth, sum + i);
+            transpose_columns(matrix<T>(dy), i, right.depth, rows + i * stride, stride, sum + i);
         }
     });
     LinearGradients result{at::empty({n, k}, sums.options()), sums, {}};
@@ -405,8 +408,8 @@ bool has_cpu_linear(const at::Tensor& x, const at::Tensor& weight)
 {
     const auto type = x.scalar_type();
     return x.is_cpu() && (type == at::kFloat || type == at::kBFloat16) && is_float(weight) &&
-           weight.stride(1) == 1 && weight.size(0) % panel == 0 && weight.size(1) % panel == 0 &&
-           x.numel() / weight.size(1) >= enough_rows && has_brgemm();
+           weight.is_cpu() && weight.stride(1) == 1 && weight.size(0) % panel == 0 &&
+           weight.size(1) % panel == 0 && x.numel() / weight.size(1) >= enough_rows && has_brgemm();
 }
 
 at::Tensor cpu_linear(const at::Tensor& x, const CpuLinear& layer, const at::Tensor& residual)

@@ -7,7 +7,7 @@ namespace astroclip::nn {
 // Layers of a transformer on CPUs with AVX-512, with what surrounds them done tile by tile while the product
 // is in the cache: bias, GELU, LayerScale and the sum with the residual stream. The products are oneDNN's
 // (at::native::cpublas::brgemm) on factors that are packed once a call. Each number is summed up in one order
-// by one thread, so the results depend neither on threads nor on the batch.
+// by one thread, so the results depend neither on threads nor, with rows enough to come here, on the batch.
 
 // y = scale ∘ (x Wᵀ + bias)
 struct CpuLinear {

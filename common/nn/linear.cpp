@@ -53,6 +53,7 @@ public:
 
     static variable_list backward(AutogradContext* context, const variable_list& gradients)
     {
+        TORCH_CHECK(!at::GradMode::is_enabled(), "linear layers on the CPU have no second derivatives");
         const auto saved = context->get_saved_variables();
         const auto& x = saved[0];
         const CpuLinear layer{saved[1], saved[2], saved[3]};
@@ -67,17 +68,26 @@ public:
     }
 };
 
-// By the CPU's kernels; undefined where they do not fit.
+bool is_float_on_cpu(const at::Tensor& x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
+bool is_row(const at::Tensor& x, std::int64_t n)
+{
+    return x.defined() && is_float_on_cpu(x) && x.dim() == 1 && x.size(0) == n && x.is_contiguous();
+}
+
+// By the CPU's kernels; undefined where they do not fit, or nothing does: LibTorch's says what is wrong.
 at::Tensor fast(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                 const at::Tensor& scale, const at::Tensor& residual, bool gelu)
 {
-    if (!x.is_cpu() || (residual.defined() && residual.scalar_type() != at::kFloat)) return {};
+    if (!x.is_cpu() || x.dim() < 2 || weight.dim() != 2 || x.size(-1) != weight.size(1)) return {};
+    auto shape = x.sizes().vec();
+    shape.back() = weight.size(0);
+    if (!is_row(bias, shape.back()) || (scale.defined() && !is_row(scale, shape.back()))) return {};
+    if (residual.defined() && !(is_float_on_cpu(residual) && residual.sizes() == at::IntArrayRef(shape))) {
+        return {};
+    }
     const auto rows = cast(x);
     if (!has_cpu_linear(rows, weight)) return {};
-    const auto width = weight.size(0);
     const bool keep = at::GradMode::is_enabled();
-    auto shape = x.sizes().vec();
-    shape.back() = width;
     const auto flat = [](const at::Tensor& of) { return of.reshape({-1, of.size(-1)}).contiguous(); };
     return CpuLinearFunction::apply(flat(rows), weight, bias, if_defined(scale),
                                     residual.defined() ? std::optional(flat(residual)) : std::nullopt,
