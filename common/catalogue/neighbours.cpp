@@ -13,6 +13,7 @@
 
 #include "core/error.hpp"
 #include "core/heartbeat.hpp"
+#include "core/rounding.hpp"
 #include "nn/avx512.hpp"
 #include "nn/float_product.hpp"
 
@@ -141,17 +142,17 @@ public:
     // queries [Q, D] float32, in blocks as many as blocks.queries
     Multiplier(const at::Tensor& queries, const SearchBlocks& blocks)
         : queries_(queries),
-          query_rows_(std::min(blocks.queries, queries.size(0))),  // alike on all ranks
-          block_rows_(blocks.rows)
+          blocks_{blocks.rows, std::min(blocks.queries, queries.size(0)), blocks.ahead}  // alike on all ranks
     {
 #if defined(__x86_64__)
-        if (queries.is_cpu() && query_rows_ >= least_queries && nn::has_avx512()) {
+        if (queries.is_cpu() && blocks_.queries >= least_queries && nn::has_avx512()) {
             pack();
         }
 #endif
     }
 
-    std::int64_t query_rows() const { return query_rows_; }
+    const at::Tensor& queries() const { return queries_; }
+    const SearchBlocks& blocks() const { return blocks_; }
 
     // Rows [n, D] of the catalogue, the first at `place` of its block.
     void set_rows(const at::Tensor& rows, std::int64_t place)
@@ -174,16 +175,17 @@ public:
         }
 #endif
         if (!block_.defined()) {
-            block_ = in_place(rows_, 0, rows_.size(0), place_, block_rows_).to(queries_.device());
+            block_ = in_place(rows_, 0, rows_.size(0), place_, blocks_.rows).to(queries_.device());
         }
-        const auto asked = in_place(queries_, query, count, 0, query_rows_);
+        const auto asked = in_place(queries_, query, count, 0, blocks_.queries);
         const auto scores = block_.mm(asked.t());
         return scores.narrow(0, place_, rows_.size(0)).narrow(1, 0, count).to(at::kCPU);
     }
 
 private:
     at::Tensor queries_, rows_, block_;
-    std::int64_t query_rows_, block_rows_, place_ = 0;
+    SearchBlocks blocks_;
+    std::int64_t place_ = 0;
 
 #if defined(__x86_64__)
     static constexpr std::int64_t least_queries =
@@ -193,16 +195,16 @@ private:
     {
         const auto all = queries_.contiguous();
         const auto width = all.size(1);
-        for (std::int64_t query = 0; query < all.size(0); query += query_rows_) {
-            packed_.emplace_back(width, filled(std::min(query_rows_, all.size(0) - query)));
+        for (std::int64_t query = 0; query < all.size(0); query += blocks_.queries) {
+            packed_.emplace_back(width, filled(std::min(blocks_.queries, all.size(0) - query)));
         }
-        const auto columns = filled(query_rows_);
+        const auto columns = filled(blocks_.queries);
         at::parallel_for(0, static_cast<std::int64_t>(packed_.size()) * columns, nn::FloatProduct::panel,
                          [&](std::int64_t begin, std::int64_t end) {
                              for (auto i = begin; i < end; ++i) {
                                  const auto block = i / columns, column = i % columns;
-                                 const auto first = block * query_rows_;
-                                 const auto count = std::min(query_rows_, all.size(0) - first);
+                                 const auto first = block * blocks_.queries;
+                                 const auto count = std::min(blocks_.queries, all.size(0) - first);
                                  if (column < filled(count)) {
                                      const auto* row = all.const_data_ptr<float>() + (first + column) * width;
                                      packed_[static_cast<std::size_t>(block)].set_column(
@@ -210,13 +212,10 @@ private:
                                  }
                              }
                          });
-        scores_ = at::empty({block_rows_, columns}, at::kFloat);
+        scores_ = at::empty({blocks_.rows, columns}, at::kFloat);
     }
 
-    static std::int64_t filled(std::int64_t queries)
-    {
-        return (queries + nn::FloatProduct::panel - 1) / nn::FloatProduct::panel * nn::FloatProduct::panel;
-    }
+    static std::int64_t filled(std::int64_t queries) { return rounded_up(queries, nn::FloatProduct::panel); }
 
     at::Tensor packed_scores(std::int64_t query, std::int64_t count)
     {
@@ -227,7 +226,7 @@ private:
         const auto width = rows.size(1), stride = scores_.size(1);
         const auto* values = rows.const_data_ptr<float>();
         auto* scores = scores_.mutable_data_ptr<float>();
-        const auto& block = packed_[static_cast<std::size_t>(query / query_rows_)];
+        const auto& block = packed_[static_cast<std::size_t>(query / blocks_.queries)];
         constexpr auto at_once = nn::FloatProduct::side;
         at::parallel_for(
             0, (rows.size(0) + at_once - 1) / at_once, 1, [&](std::int64_t begin, std::int64_t end) {
@@ -251,10 +250,11 @@ private:
 
 // Visits all products of a shard: blocks of catalogue rows that begin at multiples of blocks.rows, times
 // blocks of queries.
-void for_each_product(const CatalogueShard& shard, const at::Tensor& queries, const SearchBlocks& blocks,
-                      Multiplier& multiplier, const Wanted& wanted, const Visit& visit)
+void for_each_product(const CatalogueShard& shard, Multiplier& multiplier, const Wanted& wanted,
+                      const Visit& visit)
 {
-    const auto query_rows = multiplier.query_rows();
+    const auto& queries = multiplier.queries();
+    const auto& blocks = multiplier.blocks();
     for_each_piece(shard, blocks.rows * blocks.ahead, [&](std::int64_t first, const CatalogueRows& piece) {
         const auto last = first + piece.vectors.size(0);
         if (queries.size(0) == 1 && queries.is_cpu()) {
@@ -269,8 +269,8 @@ void for_each_product(const CatalogueShard& shard, const at::Tensor& queries, co
             const auto count = std::min(blocks.rows - place, last - row);
             alive("comparing with a block of the catalogue");
             multiplier.set_rows(piece.vectors.narrow(0, row - first, count), place);
-            for (std::int64_t query = 0; query < queries.size(0); query += query_rows) {
-                const auto some = std::min(query_rows, queries.size(0) - query);
+            for (std::int64_t query = 0; query < queries.size(0); query += blocks.queries) {
+                const auto some = std::min(blocks.queries, queries.size(0) - query);
                 if (wanted(query, some, row, count)) {
                     visit(
                         {query, row, multiplier.with(query, some),
@@ -406,8 +406,7 @@ Neighbours nearest(comm::Communicator& ranks, const CatalogueShard& shard, const
     }
     Multiplier multiplier(queries, blocks);
     for_each_product(
-        shard, queries, blocks, multiplier, [](auto...) { return true; },
-        [&](const Product& product) { local.add(product); });
+        shard, multiplier, [](auto...) { return true; }, [&](const Product& product) { local.add(product); });
     return merged(ranks, local.result());
 }
 
@@ -448,7 +447,7 @@ std::vector<std::int64_t> partner_places(comm::Communicator& ranks, const Catalo
     auto* score = found.data_ptr<double>();
     Multiplier multiplier(queries, blocks);
     for_each_product(
-        shard, queries, blocks, multiplier,
+        shard, multiplier,
         [&](std::int64_t query, std::int64_t some, std::int64_t row, std::int64_t rows) {
             const auto* first = partner_row.data() + query;
             return std::any_of(first, first + some,
@@ -480,7 +479,7 @@ std::vector<std::int64_t> partner_places(comm::Communicator& ranks, const Catalo
         partners.push_back({static_cast<float>(score[query]), partner_row[query]});
     }
     for_each_product(
-        shard, queries, blocks, multiplier, [](auto...) { return true; },
+        shard, multiplier, [](auto...) { return true; },
         [&](const Product& product) {
             for (std::int64_t row = 0; row < product.rows; ++row) {
                 if (!product.is_usable(row)) continue;

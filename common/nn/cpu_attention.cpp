@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/rounding.hpp"
 #include "nn/brgemm.hpp"
 
 namespace astroclip::nn {
@@ -20,7 +21,7 @@ using at::native::cpublas::brgemm;
 
 constexpr std::int64_t query_block = 64, key_block = 64;
 
-std::int64_t padded(std::int64_t n) { return (n + lanes - 1) / lanes * lanes; }
+std::int64_t padded(std::int64_t n) { return rounded_up(n, lanes); }
 
 // to[i] = factor·from[i]; n is a multiple of 16.
 template <typename T>

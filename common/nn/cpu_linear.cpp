@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "core/rounding.hpp"
 #include "nn/brgemm.hpp"
 
 namespace astroclip::nn {
@@ -23,8 +24,6 @@ constexpr std::int64_t row_block = 64;           // rows of a tile of the produc
 constexpr std::int64_t depth_block = 1024;       // terms summed in one call
 constexpr std::int64_t enough_rows = 64;         // below, packing costs more than it brings
 constexpr std::int64_t gelu_elements = 1 << 14;  // of a thread's share at least
-
-std::int64_t up_to(std::int64_t n, std::int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 // 16 x 16 numbers, a row a vector.
 struct Square {
@@ -147,7 +146,7 @@ ASTROCLIP_AVX512 void pack_rows(const Matrix<S>& from, std::int64_t number, std:
 template <typename T, bool transposed, typename S>
 Panels<T> packed(const Matrix<S>& from)
 {
-    const auto depth = up_to(transposed ? from.columns : from.rows, lanes);
+    const auto depth = rounded_up(transposed ? from.columns : from.rows, lanes);
     const Panels<T> to(depth, transposed ? from.rows : from.columns);
     const auto steps = depth / lanes;
     at::parallel_for(0, to.count * steps, 4, [&](std::int64_t begin, std::int64_t end) {
@@ -372,7 +371,7 @@ LinearGradients gradients(const at::Tensor& x, const at::Tensor& dy, const CpuLi
     const auto n = layer.weight.size(0), k = layer.weight.size(1);
     const auto right = packed<T, false>(matrix<T>(x));
     // brgemm keeps code for every stride that it has met: of few, however many rows there are.
-    const auto stride = up_to(right.depth, depth_block) + lanes;
+    const auto stride = rounded_up(right.depth, depth_block) + lanes;
     const auto dy_t = at::empty({n, stride}, dy.options());
     const auto sums = at::empty({n}, layer.weight.options().requires_grad(false));
     auto* rows = dy_t.template data_ptr<T>();

@@ -36,7 +36,7 @@ public:
     };
 
     class Turned : public Left {
-        using Left::set_row;
+        using Left::set_row;  // by columns alone
 
     public:
         Turned(std::int64_t rows, std::int64_t k);

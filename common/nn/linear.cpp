@@ -19,10 +19,16 @@ std::optional<at::Tensor> if_defined(const at::Tensor& x)
     return x.defined() ? std::optional(x) : std::nullopt;
 }
 
+bool is_cast() { return at::autocast::is_autocast_enabled(at::kCPU); }
+bool is_cast_to_bfloat16()
+{
+    return is_cast() && at::autocast::get_autocast_dtype(at::kCPU) == at::kBFloat16;
+}
+
 // x in the type that its product is computed in.
 at::Tensor cast(const at::Tensor& x)
 {
-    return at::autocast::is_autocast_enabled(at::kCPU) ? x.to(at::autocast::get_autocast_dtype(at::kCPU)) : x;
+    return is_cast() ? x.to(at::autocast::get_autocast_dtype(at::kCPU)) : x;
 }
 
 // The CPU's kernels and their gradients. x [M, K] contiguous, residual [M, N] float32, contiguous.
@@ -85,9 +91,11 @@ at::Tensor fast(const at::Tensor& x, const at::Tensor& weight, const at::Tensor&
     if (residual.defined() && !(is_float_on_cpu(residual) && residual.sizes() == at::IntArrayRef(shape))) {
         return {};
     }
+    if (!has_cpu_linear(x, weight)) return {};
     const auto rows = cast(x);
-    if (!has_cpu_linear(rows, weight)) return {};
-    const bool keep = at::GradMode::is_enabled();
+    if (rows.scalar_type() != at::kFloat && !is_cast_to_bfloat16()) return {};
+    const bool keep =
+        at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || bias.requires_grad());
     const auto flat = [](const at::Tensor& of) { return of.reshape({-1, of.size(-1)}).contiguous(); };
     return CpuLinearFunction::apply(flat(rows), weight, bias, if_defined(scale),
                                     residual.defined() ? std::optional(flat(residual)) : std::nullopt,

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "core/rounding.hpp"
+
 namespace astroclip::nn {
 
 // Products of float32 matrices whose factors are rearranged for the processor first: split_product.hpp,
@@ -26,7 +28,7 @@ namespace astroclip::nn {
 // k and n are those of the factor as it is set, in whole blocks of 64, up to what there is space for. `first`
 // is in whole blocks of 32. Threads may set rows and columns of one factor at once.
 inline constexpr std::int64_t product_block = 64;
-inline std::int64_t padded(std::int64_t n) { return (n + product_block - 1) / product_block * product_block; }
+inline std::int64_t padded(std::int64_t n) { return rounded_up(n, product_block); }
 
 // values / divisor, in whole vectors of 16; nullptr: zeros. (By the inverse of the divisor all values would
 // be off by one rounding.)

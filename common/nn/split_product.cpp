@@ -157,7 +157,7 @@ bool has_split_product()
 }
 
 // Whole blocks of 32 rows are read, whatever lies in those beyond.
-SplitProduct::Left::Left(std::int64_t rows, std::int64_t k) : Factor((rows + side - 1) / side * side * k) {}
+SplitProduct::Left::Left(std::int64_t rows, std::int64_t k) : Factor(rounded_up(rows, side) * k) {}
 
 ASTROCLIP_AVX512 void SplitProduct::Left::set_row(std::int64_t i, FactorRow row, std::int64_t k)
 {

@@ -50,7 +50,7 @@ public:
     };
 
     class Turned : public Left {
-        using Left::set_row;
+        using Left::set_row;  // by columns alone
 
     public:
         using Left::Left;

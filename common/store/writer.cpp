@@ -9,6 +9,7 @@
 #include "core/error.hpp"
 #include "core/fault_point.hpp"
 #include "core/log.hpp"
+#include "core/rounding.hpp"
 #include "store/index.hpp"
 #include "store/part_file.hpp"
 
@@ -86,8 +87,6 @@ void unpack(const std::string& bytes, std::vector<Reject>& rejects)
         rejects.push_back({r[0], r[1], r[2], r[3], r[4], r[5]});
     }
 }
-
-std::int64_t rounded_up(std::int64_t value, std::int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 }  // namespace
 

@@ -167,6 +167,9 @@ TEST_P(Linear, RefusesWhatDoesNotFit)
     EXPECT_THROW(linear(at::randn({100, 128}), l.weight, l.bias), c10::Error);
     EXPECT_THROW(linear(at::randn({200, 32}), l.weight, l.bias), c10::Error);
     EXPECT_THROW(linear(l.x, l.weight, at::randn({64})), c10::Error);
+    if (GetParam() == "fp32") {
+        EXPECT_THROW(linear(l.x.to(at::kBFloat16), l.weight, l.bias), c10::Error);
+    }
     const auto one = at::randn({128});  // a residual for all rows
     const auto found = linear_branch(l.x, l.weight, l.bias, l.scale, one);
     EXPECT_LT(relative_error(found, one + l.scale * at::linear(l.x, l.weight, l.bias)), 1e-2);
