@@ -54,7 +54,7 @@ end() { # FILE SIGNAL SECONDS: KILL if that is not enough
     alive "$1" && kill "-$2" "$(pid_of "$1")" 2>/dev/null
     if ! wait_until "$3" gone "$1"; then
         kill -KILL "$(pid_of "$1")" 2>/dev/null
-        wait_until 5 gone "$1" || die "process $(pid_of "$1") does not end"
+        wait_until 60 gone "$1" || die "process $(pid_of "$1") does not end"
     fi
     rm -f "$1"
 }
@@ -84,10 +84,10 @@ start_node() { # NODE
     setsid unshare --uts --ipc --pid --mount --fork --kill-child --mount-proc bash "$self" be-node "$dir" "$1" \
         </dev/null >>"$dir/log/$1.init.log" 2>&1 &
     local parent=$!
-    if ! wait_until 5 pgrep -P "$parent" >/dev/null || ! note "$(pgrep -P "$parent")" "$dir/run/$1.init"; then
+    if ! wait_until 60 pgrep -P "$parent" >/dev/null || ! note "$(pgrep -P "$parent")" "$dir/run/$1.init"; then
         die "$1: no namespaces (root?), see $dir/log/$1.init.log"
     fi
-    wait_until 5 test -e "$dir/run/$1.ready" || die "$1 did not come up, see $dir/log/$1.init.log"
+    wait_until 60 test -e "$dir/run/$1.ready" || die "$1 did not come up, see $dir/log/$1.init.log"
 }
 
 # A daemon's pid file holds its number inside the node; this is its number outside.
@@ -110,7 +110,7 @@ start_daemon() { # NAME NODE PIDFILE COMMAND...
     alive "$dir/run/$name" && return
     rm -f "$pid_file"
     on "$node" "$@" </dev/null >>"$dir/log/$name.out" 2>&1 || die "$name: $(tail -n 3 "$dir/log/$name.out")"
-    if ! wait_until 5 test -s "$pid_file" || ! note "$(outside_pid "$node" "$pid_file")" "$dir/run/$name"; then
+    if ! wait_until 60 test -s "$pid_file" || ! note "$(outside_pid "$node" "$pid_file")" "$dir/run/$name"; then
         die "$name ended at its start, see $dir/log"
     fi
 }
@@ -260,7 +260,7 @@ up() { # NODES OPTIONS...
     start_munged
     start_controller
     for ((k = 1; k <= nodes; k++)); do boot "$k"; done
-    wait_until 30 all_idle || die "the nodes did not come up, see $dir/log"
+    wait_until 120 all_idle || die "the nodes did not come up, see $dir/log"
     print_environment
 }
 

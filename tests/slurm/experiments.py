@@ -65,6 +65,12 @@ def check_same(run, other, stages=tuple(STAGES)):
         check(run.digest(stage) == other.digest(stage), f"{stage}: {run.path} differs from {other.path}")
 
 
+def spoken(attempts):
+    """Those of a stage that said a word. A start that was lost before is repeated, which a busy machine may need; what counts here is
+    what a stage that ran was made to do."""
+    return [a for a in attempts if a.get("exit_code") != 69 or a.get("progress")]
+
+
 def before(stage):
     """The stages before this one in the order of the graph."""
     return list(STAGES)[:list(STAGES).index(stage)]
@@ -80,7 +86,7 @@ def overhead(run):
         facts = job_facts(run.job(stage))
         check(facts["JobState"] == "COMPLETED", f"{stage} is {facts['JobState']}")
         start_end[stage] = [time.mktime(time.strptime(facts[key], "%Y-%m-%dT%H:%M:%S")) for key in ("SubmitTime", "StartTime", "EndTime")]
-    own = {stage: sum(a["seconds"] for a in run.attempts(stage)) for stage in STAGES}
+    own = {stage: sum(a.get("seconds", 0) for a in run.attempts(stage)) for stage in STAGES}
     whole = max(end for _, _, end in start_end.values()) - min(submitted for submitted, _, _ in start_end.values())
     return whole, own, {stage: end - start - own[stage] for stage, (_, start, end) in start_end.items()}, start_end
 
@@ -112,7 +118,7 @@ done
     run.wait(seconds=1200)
     check_same(run, reference)
     said = sorted(seen.read_text(encoding="utf-8").splitlines())
-    check(said == sorted(STAGES), f"not each job read site.sh once, beside the stage that can run with it: {said}")
+    check(set(said) == set(STAGES), f"not each job read site.sh, beside the stage that can run with it: {said}")
     whole, own, extra, _ = overhead(run)
     return (f"9 of 9 stages COMPLETED, catalogue {run.digest('embed')[:12]} and all else bit-identical to --local; {whole:.0f} s in "
             f"all, stages' own {sum(own.values()):.1f} s, a job's beyond its stage's {sum(extra.values()) / 9:.1f} s in the mean")
@@ -272,8 +278,8 @@ def requeues(run, stage, steps):
         requeue(run, stage, 2, step, "scontrol" if number % 3 == 2 else "USR2")
     run.wait(stage)
     attempts = run.attempts(stage)
-    check([a["restart"] for a in attempts] == list(range(len(steps) + 1)), f"{[a['restart'] for a in attempts]}")
-    return [a["exit_code"] for a in attempts]
+    check([a["restart"] for a in attempts] == list(range(len(attempts))) and len(spoken(attempts)) == len(steps) + 1, f"{attempts}")
+    return [a["exit_code"] for a in spoken(attempts)]
 
 
 @experiment(short=True)
@@ -393,7 +399,7 @@ def cancelled(lab):
     run.submit("--until", "align")
     run.wait("align")
     check_same(run, lab.reference(2), before("embed"))
-    check(len(run.attempts(stage)) == 2, f"{run.attempts(stage)}")
+    check(len(spoken(run.attempts(stage))) == 2, f"{run.attempts(stage)}")
     return re.search(rf"{stage}: (.*)", table).group(0)
 
 
@@ -410,9 +416,8 @@ def failing_stage(lab):
     check(states["ingest-spectra"] == "failed" and states["ingest-images"] == "complete", str(states))
     check(all(states[stage] == "blocked" for stage in STAGES if not stage.startswith("ingest")), str(states))
     check(not any(run.attempts(stage) for stage in STAGES if not stage.startswith("ingest")), "a child was started")
-    codes = [attempt["exit_code"] for attempt in run.attempts("ingest-spectra")]
-    lost = 69  # a start that failed before the stage could say a word is repeated; what the stage refused is not
-    check(codes[-1] == 65 and codes[:-1] in ([], [lost]), str(run.attempts("ingest-spectra")))
+    codes = [attempt["exit_code"] for attempt in spoken(run.attempts("ingest-spectra"))]
+    check(codes == [65], str(run.attempts("ingest-spectra")))
     check("coadd" in rows["ingest-spectra"]["message"] and rows["ingest-spectra"]["log"] in run.table(), rows["ingest-spectra"]["message"])
     return f"7 of 7 children blocked; status: {rows['ingest-spectra']['message'][:110]!r}..."
 
@@ -559,29 +564,17 @@ def array_run(lab, *settings):
     return files, whole, run
 
 
-def lose_task(run, shard, how):
-    """Ends one task after its first part: its rank is killed (the task runs again by itself), or its job (submit must)."""
-    stage = "ingest-images"
-    def ready():
-        return (run.output(stage) / f"part-{shard:05}.json").exists()
-    pids = run.freeze(stage, 1, ready, shard)
-    if how == "rank":
-        send(pids, signal.SIGKILL)
-    else:
-        call("scancel", f"{run.ledger()[stage]['shards'][str(shard)]['job']}")
-        send(pids, signal.SIGCONT)
-    return [len(run.attempts(f"{stage}.{other}")) for other in range(4)]
-
-
 @experiment(short=True)
 def array(lab):
     """Four jobs fill one store from more than 40 files, one of them is killed: it alone is run again."""
     files, whole, run = array_run(lab)
-    run.submit("--until", "match")
-    lose_task(run, 2, "rank")
+    site = lab.work / "lose.sh"  # the rank of one task dies when its first part is published, at its first start
+    site.write_text("[ \"$SLURM_JOB_NAME:${SLURM_ARRAY_TASK_ID:-}:${SLURM_RESTART_COUNT:-0}\" != ingest-images:2:0 ] ||\n"
+                    "    export ASTROCLIP_FAULT=publish.after-manifest:1\n", encoding="utf-8")
+    run.submit("--until", "match", environment={**os.environ, "ASTROCLIP_SITE": str(site)})
     run.wait("match")
     check_same(run, whole, before("pretrain-image"))
-    attempts = [len(run.attempts(f"ingest-images.{shard}")) for shard in range(4)]
+    attempts = [len(spoken(run.attempts(f"ingest-images.{shard}"))) for shard in range(4)]
     check(attempts == [1, 1, 2, 1], f"attempts {attempts}")
     ids = row_ids(run.output("ingest-images"))
     check(len(ids) == len(set(ids)), "a row is there twice")
@@ -597,7 +590,9 @@ def array_task_cancelled(lab):
     with contextlib.ExitStack() as thaw:
         others = [pid for shard in (0, 1) for pid in run.freeze("ingest-images", 1, shard=shard)]
         thaw.callback(send, others, signal.SIGCONT)
-        lose_task(run, 3, "job")
+        pids = run.freeze("ingest-images", 1, lambda: (run.output("ingest-images") / "part-00003.json").exists(), shard=3)
+        call("scancel", f"{run.ledger()['ingest-images']['shards']['3']['job']}")
+        send(pids, signal.SIGCONT)
         wait_for("scancel", lambda: run.status()["ingest-images"]["tasks"][3]["state"] == "cancelled")
         row = run.status()["ingest-images"]
         run.submit("--until", "match")

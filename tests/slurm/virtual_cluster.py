@@ -61,16 +61,16 @@ class Cluster:
     """Two virtual nodes of four CPUs. What it prints as its environment becomes ours. While the file `broken` is there, no job
     can be started."""
 
-    def __init__(self, folder):
-        self.folder, self.broken = folder, folder.with_name("broken")
+    def __init__(self, folder, dead_after=300):
+        """dead_after: s without an answer after which a node is taken to be dead, and its jobs are begun anew."""
+        self.folder, self.broken, self.dead_after = folder, folder.with_name("broken"), dead_after
 
     def __enter__(self):
         prolog = self.folder.with_name("prolog")
         write_script(prolog, f"test ! -e '{self.broken}'")
         settings = [word for setting in (*PARTITIONS, f"Prolog={prolog}") for word in ("--set", setting)]
-        # A node that died is noticed after 5 to 15 s; an idle one is offered at once.
         try:
-            text = call(CLUSTER, "up", 2, self.folder, "--cpus", 4, "--set", "SlurmdTimeout=5", *settings).stdout
+            text = call(CLUSTER, "up", 2, self.folder, "--cpus", 4, "--set", f"SlurmdTimeout={self.dead_after}", *settings).stdout
         except Failed:
             self.__exit__()
             raise
@@ -146,8 +146,9 @@ class Workflow:
 
     def __init__(self, work, name, settings=(), config=pipeline.CONFIG):
         self.work, self.path, self.config, self.hurried = work, work / name, config, set()
-        # Ranks that an experiment stops for a while have not lost one another.
-        self.settings = ["run.hang-timeout=600", f"ingest-images.input={work}/survey/images",
+        # Ranks that an experiment stops for a while have not lost one another; jobs and this machine's cores give the same bits
+        # with the same number of threads.
+        self.settings = ["run.hang-timeout=600", "run.threads=1", f"ingest-images.input={work}/survey/images",
                          f"ingest-spectra.input={work}/survey/spectra", f"evaluate.labels={work}/survey/truth.fits", *settings]
 
     def submit(self, *arguments, expect=0, environment=None):
@@ -226,14 +227,19 @@ class Workflow:
         return len(list(self.output(stage).glob("part-*.json")))
 
     def freeze(self, stage, ranks, ready=lambda: True, shard=None, seconds=120.0):
-        """Stops all ranks of a stage in their tracks when `ready`; their process ids."""
+        """Stops all ranks of a stage in their tracks when `ready`; their process ids. It looks while they stand, and lets them go on
+        if they are not ready, for a stage may be over before a busy machine looks twice."""
         def standing():
             pids = processes(stage, self.path, shard)
             these = len(pids) == ranks  # neither is one still to come, nor one of an earlier attempt about to go
             send(pids, signal.SIGSTOP if these else signal.SIGCONT)
-            return these and all(map(is_stopped, pids)) and pids
-        wait_for(f"{stage} in the middle", lambda: processes(stage, self.path, shard) and ready(), seconds)
-        return wait_for(f"{stage} at a standstill", standing, seconds)
+            if not these or not all(map(is_stopped, pids)):
+                return False
+            if ready():
+                return pids
+            send(pids, signal.SIGCONT)
+            return False
+        return wait_for(f"{stage} in the middle", standing, seconds)
 
 
 @contextlib.contextmanager

@@ -109,7 +109,7 @@ class StoreTest(unittest.TestCase):
     def refused(self, code, words, stage, *more, ranks=(1, 3)):
         for number in ranks:
             done = subprocess.run(self.line(stage, number, self.folder / f"refused-{number}", more), capture_output=True, text=True,
-                                  stdin=subprocess.DEVNULL, env=environment(), timeout=60)
+                                  stdin=subprocess.DEVNULL, env=environment(), timeout=300)
             messages = [text for text in done.stderr.splitlines() if f"astroclip-{stage} failed" in text]
             self.assertEqual(done.returncode, code, done.stderr)
             self.assertEqual(len(messages), 1, done.stderr)

@@ -115,7 +115,7 @@ class Workshop(unittest.TestCase):
                                    (2, {"group_size": 0}, ["group-size", "2 ranks", "bn-mode"]),
                                    (1, {"embed_dim": 16}, ["embed-dim", "32 wide"])):
             done = subprocess.run(self.line("align", "refused", *options(**more), ranks=ranks), stdin=subprocess.DEVNULL, capture_output=True,
-                                  text=True, timeout=60, env=pipeline.environment())
+                                  text=True, timeout=300, env=pipeline.environment())
             self.assertEqual(done.returncode, 64, done.stderr)
             for word in words:
                 self.assertIn(word, done.stderr)

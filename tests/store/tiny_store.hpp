@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -106,6 +108,7 @@ inline std::vector<std::int64_t> write_tiny(const comm::World& world, const std:
             writer.append(rows, rejects);
         }
         writer.publish_part();
+        if (std::getenv("TINY_STOP")) std::raise(SIGUSR2);
     }
     writer.publish();
     return asked;

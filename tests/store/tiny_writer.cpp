@@ -1,6 +1,7 @@
 // Writes the tiny store, or one of its shards, or takes and holds a lock:
-//   tiny_writer FOLDER | tiny_writer FOLDER INDEX COUNT | tiny_writer lock FOLDER SECONDS
-// TINY_FILE_LIMIT=BYTES: no file may grow beyond, which acts like a full disk.
+//   tiny_writer FOLDER | tiny_writer FOLDER INDEX COUNT | tiny_writer lock FOLDER, until its input ends
+// TINY_FILE_LIMIT=BYTES: no file may grow beyond, which acts like a full disk. TINY_STOP: it is asked to stop
+// when it has published its first part.
 #include <sys/resource.h>
 
 #include <csignal>
@@ -18,11 +19,12 @@
 
 namespace {
 
-int hold_lock(const std::string& folder, double seconds)
+int hold_lock(const std::string& folder)
 {
     try {
         const auto token = astroclip::store::take_lock(folder, false);
-        usleep(static_cast<useconds_t>(seconds * 1e6));
+        while (std::getchar() != EOF) {
+        }
         astroclip::store::release_lock(folder, token);
     } catch (const astroclip::Error& error) {
         return error.exit_code;
@@ -61,8 +63,8 @@ int write(const std::string& folder, const astroclip::store::Shard& shard)
 
 int main(int argc, char** argv)
 {
-    if (argc == 4 && std::strcmp(argv[1], "lock") == 0) {
-        return hold_lock(argv[2], std::atof(argv[3]));
+    if (argc == 3 && std::strcmp(argv[1], "lock") == 0) {
+        return hold_lock(argv[2]);
     }
     int provided = 0;
     MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &provided);

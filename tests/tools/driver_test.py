@@ -299,7 +299,7 @@ class Local(Driver):
             self.assertIn("in use by process", self.local(expect=73).stderr)
             self.assertEqual(self.states()["match"], "running")
             self.call("cancel", self.run_folder)
-            first.communicate(timeout=20)
+            first.communicate(timeout=120)
         self.assertEqual(first.returncode, 75)
         self.assertEqual(self.states()["match"], "stopped")
         self.local()
@@ -314,13 +314,16 @@ class Local(Driver):
             first.kill()
         self.local(expect=73)
         os.killpg(script, signal.SIGKILL)
-        time.sleep(0.2)
+        for _ in range(400):
+            if self.states()["match"] != "running":
+                break
+            time.sleep(0.05)
         self.assertEqual(self.states()["match"], "lost")
         self.local()
         self.assertEqual(self.states()["match"], "complete")
 
     def wait_for(self, path):
-        for _ in range(400):
+        for _ in range(2400):
             if path.exists():
                 return
             time.sleep(0.05)
@@ -353,11 +356,14 @@ class Local(Driver):
             self.wait_for(self.plan / "match.ready")
             with subprocess.Popen([sys.executable, ROOT / "slurm/status", self.run_folder, "--watch", "0.2"], env=self.environment,
                                   stdout=subprocess.PIPE, text=True) as watch:
-                time.sleep(0.6)
-                self.assertIsNone(watch.poll())
+                shown = ""
+                while not re.search(r"match +running .*w 1/9", shown):
+                    line = watch.stdout.readline()
+                    self.assertTrue(line, shown)
+                    shown += line
                 first.terminate()
-                shown = watch.communicate(timeout=20)[0]
-            first.wait(timeout=20)
+                shown += watch.stdout.read()
+            first.wait(timeout=120)
         self.assertGreater(shown.count("\nmatch "), 1)
         self.assertRegex(shown, r"match +running .*w 1/9 steps \(11 %\)")
         self.assertRegex(shown, rf"\nmatch: running\n  log: {self.run_folder}/logs/match-local-\d+.log\n")

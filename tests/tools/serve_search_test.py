@@ -40,7 +40,7 @@ class Serve(unittest.TestCase):
         cls.server.communicate()
 
     def get(self, path, host=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         connection.request("GET", path, headers={"Host": host or f"127.0.0.1:{self.port}"})
         reply = connection.getresponse()
         body = reply.read()
