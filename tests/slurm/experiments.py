@@ -366,7 +366,7 @@ def crash_in(lab, stages, node):
     lab.cluster.do("boot", node)
     for stage, run in runs.items():
         run.wait(stage)
-        attempts = run.attempts(stage)
+        attempts = spoken(run.attempts(stage))
         check(len(attempts) == 2 or attempts[0]["exit_code"] == 0, f"{stage}: {attempts}")
         check_same(run, lab.reference(2), [stage])
     return sum(left)
