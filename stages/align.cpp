@@ -165,7 +165,7 @@ private:
         shape.update(data::describe(task_.view));
         shape.update(data::describe(task_.tokens));
         store::Output cache(context_.world, path, {"token-cache", shape, digest_of(shape.dump()), inputs_},
-                            false, {.remedy = "removing the folder"});
+                            false, {.break_lock = context_.break_lock(), .remedy = "removing the folder"});
         if (cache.up_to_date()) {
             return false;
         }

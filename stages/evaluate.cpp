@@ -91,13 +91,15 @@ void run(const Options& o, stage::Context& context)
     }
     std::string predictions;
     const auto scores = all_scores(of, measured, compute, predictions);
-    if (predicts(*inputs, o)) publish_predictions(of, output.path() + "/predictions", context);
+    std::vector<std::string> files{"evaluation.json", "predictions.csv"};
+    if (predicts(*inputs, o) && publish_predictions(of, output.path() + "/predictions", context)) {
+        files.emplace_back("predictions/index.h5");
+    }
     context.world.on_root([&] {
         store::publish_text(output.path() + "/evaluation.json", scores.dump(1) + "\n");
         store::publish_text(output.path() + "/predictions.csv", predictions);
     });
-    output.publish({{"kind", "evaluation"}, {"sample", scores.at("sample")}},
-                   {"evaluation.json", "predictions.csv"});
+    output.publish({{"kind", "evaluation"}, {"sample", scores.at("sample")}}, files);
     const auto found = scores.value("retrieval", nlohmann::json::object());
     for (const auto& [mode, one] : found.items()) {
         log::info("{}: the true partner is among the first 10 for {:.1f} % of {} ({:.1f} times chance)", mode,

@@ -167,20 +167,20 @@ void require_columns_of_their_own(const Inputs& inputs)
     }
 }
 
-void publish_predictions(const Case& of, const std::string& folder, stage::Context& context)
+bool publish_predictions(const Case& of, const std::string& folder, stage::Context& context)
 {
     const auto targets = predicted_targets(of);
     if (targets.empty()) {
-        return;
+        return false;
     }
     const nlohmann::json made_by = {{"neighbours", of.o.neighbours},
                                     {"label-columns", of.o.label_columns},
                                     {"match-radius", of.o.match_radius_arcsec}};
     store::Output output(of.world(), folder,
                          {"evaluate", made_by, digest_of(made_by.dump()), of.inputs.ids(of.o)}, false,
-                         {.remedy = "removing the folder"});
+                         {.break_lock = context.break_lock(), .remedy = "removing the folder"});
     if (output.up_to_date()) {
-        return;
+        return true;
     }
     const auto all = predictors(targets, of);
     const auto& catalogue = of.inputs.embeddings;
@@ -209,6 +209,7 @@ void publish_predictions(const Case& of, const std::string& folder, stage::Conte
     }
     context.progress.end();
     writer.publish();
+    return true;
 }
 
 }  // namespace astroclip::evaluate

@@ -47,8 +47,9 @@ nlohmann::json retrieval(const std::string& from, const std::string& to, const C
                          const Measured& measured, const stage::Compute& compute);
 
 // Redshift and properties of every galaxy of the catalogue that has an image, from its nearest neighbours
-// among the training galaxies other than itself: a store of predictions, in the order of the catalogue.
-void publish_predictions(const Case& of, const std::string& folder, stage::Context& context);
+// among the training galaxies other than itself: a store of predictions, in the order of the catalogue. False
+// if no training galaxy has anything to predict from.
+bool publish_predictions(const Case& of, const std::string& folder, stage::Context& context);
 // Throws ConfigError for two labels whose predictions would have one name, or for one that the catalogue has.
 void require_columns_of_their_own(const Inputs& inputs);
 

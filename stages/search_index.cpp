@@ -186,7 +186,7 @@ void Index::make(const IndexOptions& o, const Catalogue& catalogue, stage::Conte
     store::Output output(
         world, folder_,
         {stage_name, made_by, digest_of(made_by.dump()), {{"embeddings", catalogue.reader().content_id()}}},
-        false, {.remedy = "removing the folder"});
+        false, {.break_lock = context.break_lock(), .remedy = "removing the folder"});
     if (output.up_to_date()) {  // made by another job meanwhile
         return;
     }

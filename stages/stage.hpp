@@ -36,6 +36,8 @@ public:
     Progress progress;
 
     bool dry_run() const { return invocation_.dry_run; }
+    // For what a stage publishes beside or inside its output folder, which open_output takes care of itself.
+    bool break_lock() const { return invocation_.break_lock; }
 
     // Collective. Locks the output folder for this stage, with the configuration's digest and the content ids
     // of the inputs

@@ -313,8 +313,8 @@ class EvaluateLabels(unittest.TestCase):
         cls.addClassCleanup(shutil.rmtree, cls.folder)
         cls.truth = Table.read(RUN / "survey/truth.fits", unit_parse_strict="silent")
 
-    def evaluate(self, *more, code=0, ranks=1, embeddings=RUN / "embeddings"):
-        output = self.folder / f"evaluation-{len(list(self.folder.iterdir()))}"
+    def evaluate(self, *more, code=0, ranks=1, embeddings=RUN / "embeddings", output=None):
+        output = output or self.folder / f"evaluation-{len(list(self.folder.iterdir()))}"
         done = subprocess.run([*pipeline.launcher(ranks), str(pipeline.BIN / "astroclip-evaluate"), *(f"--{name}={RUN / name}" for name in
                                ("images", "spectra", "pairs")), "--embeddings", str(embeddings), "--output", str(output), "--bootstraps=20",
                                "--few-shot-epochs=2", "--morphology-epochs=2", "--flows=2", *map(str, more)],
@@ -406,6 +406,19 @@ class EvaluateLabels(unittest.TestCase):
         self.assertIn("'ra'", self.evaluate(*labels, "--label-columns", "LOG_MSTAR,RA", code=64))
         self.assertIn("'logmass'", self.evaluate(*labels, "--label-columns", "LOG_MSTAR,LOG_MSTAR", code=64))
         self.assertIn("RA", self.evaluate(*labels, "--label-columns", "LOG_MSTAR,RA", "--predict=false")["properties"])
+
+    def test_predictions_belong_to_the_evaluation(self):
+        output, options = self.folder / "whole", ("--label-fractions=none",)
+        self.evaluate(*options, output=output)
+        digest = pipeline.digest(output)
+        shutil.rmtree(output / "predictions")
+        self.assertIn("predictions/index.h5", self.evaluate(*options, output=output, code=73))
+        (output / "manifest.json").unlink()
+        (output / "predictions").mkdir()
+        (output / "predictions/.lock").write_text(json.dumps({"job": "7", "host": "elsewhere", "pid": 1, "utc": "2026-01-01T00:00:00Z"}))
+        self.assertIn("elsewhere", self.evaluate(*options, output=output, code=73))
+        self.evaluate(*options, "--break-lock", output=output)
+        self.assertEqual(pipeline.digest(output), digest)
 
     def test_a_catalogue_of_one_modality_has_all_but_partners(self):
         both = self.evaluate("--label-fractions=none")
