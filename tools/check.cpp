@@ -24,6 +24,7 @@ namespace po = boost::program_options;
 using nlohmann::json;
 
 constexpr std::int64_t rows_at_once = 4096;
+constexpr int parts_at_once = 64;
 
 // What was found: a summary for people and programs, and everything that is wrong.
 struct Findings {
@@ -191,8 +192,15 @@ void check_index(const store::Reader& reader)
     const auto index = hdf5::open_file(path);
     check_datasets(index, reader.schema(), reader.rows(), path);
     for (const auto& column : reader.schema().columns) {
-        const auto linked = hdf5::open_dataset(index, column.name, path);
+        hdf5::Handle linked;
+        int parts = 0;
         for_each_part(reader, [&](const std::string& part_path, std::int64_t first, std::int64_t rows) {
+            // A virtual dataset keeps the parts that it has shown open, with their caches, until nobody has
+            // it open any more.
+            if (parts++ % parts_at_once == 0) {
+                linked.reset();
+                linked = hdf5::open_dataset(index, column.name, path);
+            }
             const auto part = hdf5::open_file(part_path);
             const auto dataset = hdf5::open_dataset(part, column.name, part_path);
             const auto step = column.shape.empty() ? rows_at_once : std::max<std::int64_t>(rows - 1, 1);
