@@ -203,18 +203,18 @@ class Workflow:
         if call("scontrol", "update", f"jobid={job}", "StartTime=now+2", expect=None).returncode == 0:
             self.hurried.add((job, facts["Restarts"]))
 
-    def wait(self, stage="evaluate", seconds=300.0, expect="complete"):
-        """Until the stage is as expected; what is requeued on the way begins at once."""
+    def wait(self, stage=None, seconds=300.0, expect="complete"):
+        """Until the stage, or every one, is as expected; what is requeued on the way begins at once."""
         def reached():
             rows = self.status()
             for row in rows.values():
                 for one in row.get("tasks", [row]):
                     if one["state"] == "queued" and one["attempts"]:
                         self.hurry(one["job"])
-            over = rows[stage]["state"] not in ("queued", "running", "unknown")
-            return over and rows[stage]["state"]
-        found = wait_for(f"end of {stage}", reached, seconds, every=0.5)
-        check(found == expect, f"{stage} is {found}, not {expect}:\n{self.table()}{self.log_tail(stage)}")
+            states = {rows[one]["state"] for one in ([stage] if stage else STAGES)}
+            return not {"queued", "running", "unknown"} & states and states
+        found = wait_for(f"end of {stage or 'all stages'}", reached, seconds, every=0.5)
+        check(found == {expect}, f"{stage or 'the stages'}: {found}, not {expect}:\n{self.table()}{self.log_tail(stage or '*')}")
 
     def log_tail(self, stage):
         logs = sorted((self.path / "logs").glob(f"{stage}-*.log"), key=lambda path: path.stat().st_mtime)
