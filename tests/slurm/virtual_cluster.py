@@ -14,7 +14,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "slurm"), str(ROOT / "tests/stages")]
 import pipeline  # noqa: E402  pylint: disable=wrong-import-position
-from workflow import STAGES, Run  # noqa: E402  pylint: disable=wrong-import-position
+from workflow import PEER_LOST, STAGES, Run  # noqa: E402  pylint: disable=wrong-import-position
 
 CLUSTER = ROOT / "tests/slurm/cluster.sh"
 USR2_PENDING = 1 << (signal.SIGUSR2 - 1)

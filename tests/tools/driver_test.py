@@ -314,20 +314,20 @@ class Local(Driver):
             first.kill()
         self.local(expect=73)
         os.killpg(script, signal.SIGKILL)
-        for _ in range(400):
-            if self.states()["match"] != "running":
-                break
-            time.sleep(0.05)
+        self.wait_until(lambda: self.states()["match"] != "running")
         self.assertEqual(self.states()["match"], "lost")
         self.local()
         self.assertEqual(self.states()["match"], "complete")
 
-    def wait_for(self, path):
+    def wait_until(self, met):
         for _ in range(2400):
-            if path.exists():
+            if met():
                 return
             time.sleep(0.05)
-        self.fail(f"{path} did not appear")
+        self.fail("it did not come to this within two minutes")
+
+    def wait_for(self, path):
+        self.wait_until(path.exists)
 
     def test_site_sh_comes_first_and_an_odd_place_of_the_project_does_no_harm(self):
         home = Path(self.folder.name) / "my $(touch pwned) 'home'"
