@@ -23,6 +23,9 @@ void bind(config::Section options, MultiCropConfig& config)
     options.option("global-crop", config.global_size, "side of the two global crops [pixel]", at_least(1))
         .option("local-crop", config.local_size, "side of the local crops [pixel]", at_least(1))
         .option("local-crops", config.local_crops, "local crops of an image", at_least(0))
+        .option("crop-within", config.crop_within,
+                "side of the image's centre that all crops lie in; 0: the whole image [pixel]", at_least(0))
+        .option("rotate", config.rotate, "each crop's image is turned by any angle before it is cut")
         .option("first-global-probability", config.first_global_probability,
                 "probability of blur, and of noise, on the first global crop", between(0, 1))
         .option("second-global-probability", config.second_global_probability,
@@ -47,6 +50,7 @@ struct ViewDraws {
     CropDraws crop;
     at::Tensor blur_sigma;   // [b, 3] pixels
     at::Tensor noise_sigma;  // [b, 3] nanomaggy
+    at::Tensor turns;        // [b] of a full turn
 };
 
 std::string view_name(std::int64_t view) { return fmt::format("image-view-{}", view); }
@@ -56,8 +60,10 @@ ViewDraws draw_view(std::span<const std::int64_t> object_ids, at::IntArrayRef im
 {
     const auto count = static_cast<std::int64_t>(object_ids.size());
     const auto geometry = at::empty({4, count}, at::kLong);
-    ViewDraws draws{
-        {geometry[0], geometry[1], geometry[2], geometry[3]}, at::empty({count, 3}), at::empty({count, 3})};
+    ViewDraws draws{{geometry[0], geometry[1], geometry[2], geometry[3]},
+                    at::empty({count, 3}),
+                    at::empty({count, 3}),
+                    at::empty({count})};
     auto* corner = geometry.data_ptr<std::int64_t>();
     for (std::int64_t i = 0; i < count; ++i) {
         Random random(seed, view_name(view), epoch, static_cast<std::uint64_t>(object_ids[i]));
@@ -75,16 +81,29 @@ ViewDraws draw_view(std::span<const std::int64_t> object_ids, at::IntArrayRef im
             draws.blur_sigma.data_ptr<float>()[3 * i + band] = blur ? blur_sigma[band] : 0.0f;
             draws.noise_sigma.data_ptr<float>()[3 * i + band] = noise ? noise_sigma[band] : 0.0f;
         }
+        draws.turns.data_ptr<float>()[i] = static_cast<float>(random.uniform());
     }
     return draws;
+}
+
+// The centre that crops are cut from, of images turned about it.
+at::Tensor turned_centre(const at::Tensor& images, const at::Tensor& turns, std::int64_t within)
+{
+    if (within == 0) return rotate(images, turns);
+    // What of the image may come to lie in it, with the same pixel or corner of pixels in the middle.
+    const auto around = within + 2 * (within / 4 + 1);
+    const auto side = std::min({around, images.size(2), images.size(3)});
+    return centre_crop(rotate(centre_crop(images, side), turns), within);
 }
 
 at::Tensor make_view(const at::Tensor& images, std::span<const std::int64_t> object_ids, std::int64_t size,
                      double probability, std::uint64_t seed, std::uint32_t epoch, std::int64_t view,
                      const MultiCropConfig& config)
 {
-    const auto draws = draw_view(object_ids, images.sizes(), size, probability, seed, epoch, view);
-    const auto crops = gaussian_blur(crop_and_flip(images, draws.crop, size), draws.blur_sigma);
+    const auto centre = config.crop_within > 0 ? centre_crop(images, config.crop_within) : images;
+    const auto draws = draw_view(object_ids, centre.sizes(), size, probability, seed, epoch, view);
+    const auto from = config.rotate ? turned_centre(images, draws.turns, config.crop_within) : centre;
+    const auto crops = gaussian_blur(crop_and_flip(from, draws.crop, size), draws.blur_sigma);
     if (!config.fluxes) return crops;
     return to_rgb(with_noise(crops, draws.noise_sigma, object_ids, seed, view_name(view) + "-noise", epoch),
                   rgb_from_name(config.rgb));
@@ -104,7 +123,7 @@ ImageViews multi_crop(const at::Tensor& flux, std::span<const std::int64_t> obje
                       std::uint32_t epoch, const MultiCropConfig& config)
 {
     const c10::impl::ExcludeDispatchKeyGuard full_precision(c10::autocast_dispatch_keyset);
-    require_pixels(flux, std::max(config.global_size, config.local_size));
+    require_pixels(flux, std::max({config.global_size, config.local_size, config.crop_within}));
     const auto global = [&](double probability, std::int64_t view) {
         return make_view(flux, object_ids, config.global_size, probability, seed, epoch, view, config);
     };

@@ -19,6 +19,8 @@ struct MultiCropConfig {
     int global_size = 144;  // pixels
     int local_size = 60;    // pixels
     int local_crops = 8;
+    int crop_within = 0;  // pixels; side of the image's centre that crops lie in; 0: the whole image
+    bool rotate = false;  // each crop's image by an angle of its own, before it is cut; not published
     double first_global_probability = 0.0;
     double second_global_probability = 0.9;
     double local_probability = 0.5;
@@ -33,10 +35,11 @@ struct ImageViews {
     at::Tensor local;   // [local_crops·b, 3, local_size, local_size]
 };
 
-// Every random draw is a function of (seed, epoch, object id, view) alone. Per crop: random crop at native
-// resolution, flips with probability ½ each, blur, noise, RGB.
+// Every random draw is a function of (seed, epoch, object id, view) alone. Per crop: with `rotate` a rotation
+// by 0 to 360° about the image's centre (bilinear, 0 outside of the image), random crop at native resolution,
+// flips with probability ½ each, blur, noise, RGB.
 //
-//   flux        [b, 3, H, W] float32, nanomaggy, bands g, r, z; H, W >= global_size
+//   flux        [b, 3, H, W] float32, nanomaggy, bands g, r, z; H, W >= global_size, crop_within
 //   object_ids  b ids
 ImageViews multi_crop(const at::Tensor& flux, std::span<const std::int64_t> object_ids, std::uint64_t seed,
                       std::uint32_t epoch, const MultiCropConfig& config = {});

@@ -91,6 +91,12 @@ DinoTaskConfig checked(DinoTaskConfig config, const comm::Communicator& ranks)
         throw ConfigError(fmt::format("'mask-min-ratio' = {} is above 'mask-max-ratio' = {}",
                                       config.masks.min_ratio, config.masks.max_ratio));
     }
+    if (config.views.crop_within > 0 &&
+        config.views.crop_within < std::max(config.views.global_size, config.views.local_size)) {
+        throw ConfigError(
+            fmt::format("'crop-within' = {} is less than a crop: 'global-crop' = {}, 'local-crop' = {}",
+                        config.views.crop_within, config.views.global_size, config.views.local_size));
+    }
     config.schedule.global_batch = config.batch_size;
     return config;
 }

@@ -70,6 +70,46 @@ TEST(MultiCrop, OfAnObjectDoesNotDependOnItsBatch)
     }
 }
 
+TEST(MultiCrop, WithinTheCentreIsThatOfACutImage)
+{
+    const auto flux = 0.1 * test::fill_tensor(1, {2, 3, 40, 40});
+    const auto ids = ids_from(1, 2);
+    auto within = small();
+    within.crop_within = 30;
+    const auto views = multi_crop(flux, ids, 5, 2, within);
+    const auto of_cut = multi_crop(centre_crop(flux, 30), ids, 5, 2, small());
+    EXPECT_TRUE(views.global.equal(of_cut.global));
+    EXPECT_TRUE(views.local.equal(of_cut.local));
+    EXPECT_THROW(multi_crop(centre_crop(flux, 28), ids, 5, 2, within), DataError);
+}
+
+TEST(MultiCrop, TurnsWhatLiesAroundTheCentreIntoTheCrops)
+{
+    auto config = small();
+    config.rgb = "none";
+    config.second_global_probability = config.local_probability = 0;
+    config.global_size = config.crop_within = 24;
+    config.rotate = true;
+    // A step across the centre, flat elsewhere: its direction tells the angle.
+    auto image = at::zeros({1, 3, 48, 48});
+    image.narrow(3, 24, 24).fill_(1);
+    const std::int64_t count = 400;
+    const auto ids = ids_from(0, count);
+    const auto crops = multi_crop(image.repeat({count, 1, 1, 1}), ids, 3, 0, config).global.select(1, 0);
+    const auto across = crops.narrow(2, 12, 12).mean({1, 2}) - crops.narrow(2, 0, 12).mean({1, 2});
+    const auto down = crops.narrow(1, 12, 12).mean({1, 2}) - crops.narrow(1, 0, 12).mean({1, 2});
+    // At an angle of tangent t, up to 45 degrees, `across` is 1 - t/2 and `down` t/2. All directions alike: a
+    // quarter of them within 22.5 degrees of the rows, to five standard errors.
+    const auto t = std::tan(std::acos(-1.0) / 8);
+    const auto near_rows = down.abs().lt(across.abs() * (t / (2 - t))).to(at::kDouble);
+    EXPECT_NEAR(near_rows.mean().item<double>(), 0.25, 5 * std::sqrt(0.25 * 0.75 / (2 * count)));
+    // Nothing from outside of the image: half of every crop is 1, its corners too.
+    EXPECT_TRUE(crops.mean({1, 2}).allclose(at::full({2 * count}, 0.5), 0, 0.02));
+    config.rotate = false;
+    const auto upright = multi_crop(image, ids_from(0, 1), 3, 0, config).global.select(1, 0);
+    EXPECT_TRUE(upright.select(1, 0).equal(upright.select(1, 23)));
+}
+
 TEST(MultiCrop, IsTheSameForTheSameSeedAndEpochOnly)
 {
     const auto flux = 0.1 * test::fill_tensor(1, {4, 3, 30, 30});

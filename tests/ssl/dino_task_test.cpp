@@ -110,5 +110,13 @@ TEST_F(Dino, OfImpossibleGroupsIsRefused)
     EXPECT_NO_THROW(DinoTask(config_, *galaxies_, ranks_, 5));
 }
 
+TEST_F(Dino, OfCropsThatDoNotFitTheirCentreIsRefused)
+{
+    config_.views.crop_within = 23;
+    EXPECT_THROW(DinoTask(config_, *galaxies_, ranks_, 5), ConfigError);
+    config_.views.crop_within = 24;
+    EXPECT_NO_THROW(DinoTask(config_, *galaxies_, ranks_, 5));
+}
+
 }  // namespace
 }  // namespace astroclip::ssl
