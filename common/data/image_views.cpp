@@ -25,7 +25,8 @@ void bind(config::Section options, MultiCropConfig& config)
         .option("local-crops", config.local_crops, "local crops of an image", at_least(0))
         .option("crop-within", config.crop_within,
                 "side of the image's centre that all crops lie in; 0: the whole image [pixel]", at_least(0))
-        .option("rotate", config.rotate, "each crop's image is turned by any angle before it is cut")
+        .option("rotate", config.rotate,
+                "each crop's image is turned by any angle before it is cut; 0 outside of it")
         .option("first-global-probability", config.first_global_probability,
                 "probability of blur, and of noise, on the first global crop", between(0, 1))
         .option("second-global-probability", config.second_global_probability,
@@ -86,14 +87,15 @@ ViewDraws draw_view(std::span<const std::int64_t> object_ids, at::IntArrayRef im
     return draws;
 }
 
-// The centre that crops are cut from, of images turned about it.
+// Images turned about their centre, of which `within` pixels a side are kept (0: all).
 at::Tensor turned_centre(const at::Tensor& images, const at::Tensor& turns, std::int64_t within)
 {
     if (within == 0) return rotate(images, turns);
-    // What of the image may come to lie in it, with the same pixel or corner of pixels in the middle.
-    const auto around = within + 2 * (within / 4 + 1);
-    const auto side = std::min({around, images.size(2), images.size(3)});
-    return centre_crop(rotate(centre_crop(images, side), turns), within);
+    // What of an image may come to lie in it. Even margins keep the middle where centre_crop has it.
+    const auto around = within + 4 * (within / 8 + 1);
+    auto side = std::min({around, images.size(2), images.size(3)});
+    side -= (side - within) % 2;
+    return centre_crop(rotate(centre_crop(images, side).contiguous(), turns), within);
 }
 
 at::Tensor make_view(const at::Tensor& images, std::span<const std::int64_t> object_ids, std::int64_t size,

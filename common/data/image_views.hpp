@@ -36,10 +36,11 @@ struct ImageViews {
 };
 
 // Every random draw is a function of (seed, epoch, object id, view) alone. Per crop: with `rotate` a rotation
-// by 0 to 360° about the image's centre (bilinear, 0 outside of the image), random crop at native resolution,
-// flips with probability ½ each, blur, noise, RGB.
+// by 0 to 360° about the image's centre (bilinear; what lies outside of the image is 0), random crop of the
+// image or its centre at native resolution, flips with probability ½ each, blur, noise, RGB.
 //
-//   flux        [b, 3, H, W] float32, nanomaggy, bands g, r, z; H, W >= global_size, crop_within
+//   flux        [b, 3, H, W] float32, nanomaggy, bands g, r, z; H, W >= global_size, local_size, crop_within;
+//               crop_within is 0 or no less than the crops
 //   object_ids  b ids
 ImageViews multi_crop(const at::Tensor& flux, std::span<const std::int64_t> object_ids, std::uint64_t seed,
                       std::uint32_t epoch, const MultiCropConfig& config = {});

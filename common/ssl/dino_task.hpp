@@ -46,7 +46,7 @@ void bind(config::Section options, DinoTaskConfig& config);  // all but batch_si
 class DinoTask : public train::Task {
 public:
     // `galaxies` (with images) and `ranks` outlive the task. Throws ConfigError if ranks, groups and batch do
-    // not divide.
+    // not divide, or the sizes of crops or masks do not fit each other.
     DinoTask(const DinoTaskConfig& config, const data::Galaxies& galaxies, comm::Communicator& ranks,
              std::uint64_t seed);
     ~DinoTask() override;

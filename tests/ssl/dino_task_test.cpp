@@ -116,6 +116,8 @@ TEST_F(Dino, OfCropsThatDoNotFitTheirCentreIsRefused)
     EXPECT_THROW(DinoTask(config_, *galaxies_, ranks_, 5), ConfigError);
     config_.views.crop_within = 24;
     EXPECT_NO_THROW(DinoTask(config_, *galaxies_, ranks_, 5));
+    config_.views.local_size = 36;
+    EXPECT_THROW(DinoTask(config_, *galaxies_, ranks_, 5), ConfigError);
 }
 
 }  // namespace
