@@ -131,6 +131,11 @@ void bind(config::Section options, Options& o)
                 "also from these shares of the training labels, separated by commas; or none")
         .option("few-shot-epochs", o.few_shot_epochs, "of the small networks; 0: none are trained",
                 at_least(0))
+        .option("photometry-epochs", o.photometry_epochs,
+                "of the one on photometry, of which the epoch of least validation loss counts", at_least(1))
+        .option("photometry-patience", o.photometry_patience,
+                "epochs without a smaller validation loss after which it ends before; 0: it never does",
+                at_least(0))
         .option("flows", o.flows, "of the ensemble that estimates posteriors of the properties; 0: none",
                 at_least(0))
         .option("morphology-epochs", o.morphology_epochs, "of the classifiers", at_least(1))

@@ -25,6 +25,7 @@ struct Options {
     double match_radius_arcsec = 0.5;
     int neighbours = 64;
     int few_shot_epochs = 10;
+    int photometry_epochs = 50, photometry_patience = 0;
     int flows = 10;
     int morphology_epochs = 25;
     bool double_softmax = false;

@@ -35,7 +35,8 @@ catalogue::FewShotConfig network_for(const Features& features, std::size_t targe
         config.dropout = 0;
         config.learning_rate = 5e-4;
         config.batch = 128;
-        config.epochs = 5 * of.o.few_shot_epochs;
+        config.epochs = of.o.photometry_epochs;
+        config.patience = of.o.photometry_patience;
         config.validation_fraction = 0.2;
     } else if (features.source == "image" && targets == 1) {
         config.hidden = {32};
@@ -58,15 +59,14 @@ std::vector<ByNetwork> by_networks(const std::vector<Target>& targets, const Row
             chosen(features.values, rows.train), truth_of(targets, rows.train),
             chosen(features.values, rows.test), network_for(features, targets.size(), of));
         auto values = flat(found.predicted);
-        values.push_back(found.epoch);
+        values.insert(values.end(), {static_cast<double>(found.trained), static_cast<double>(found.epoch)});
         return values;
     });
     std::vector<ByNetwork> all;
-    for (std::size_t i = 0; i < results.size(); ++i) {
-        const auto values = at::tensor(results[i], at::kDouble);
-        const auto trained = network_for(of.features[i], targets.size(), of).epochs;
-        all.push_back({values.slice(0, 0, -1).view({-1, std::ssize(targets)}),
-                       {{"trained", trained}, {"best", results[i].back()}}});
+    for (const auto& result : results) {
+        const auto values = at::tensor(result, at::kDouble);
+        all.push_back({values.slice(0, 0, -2).view({-1, std::ssize(targets)}),
+                       {{"trained", result.rbegin()[1]}, {"best", result.back()}}});
     }
     return all;
 }

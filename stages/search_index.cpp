@@ -128,7 +128,7 @@ void bind(config::Section options, IndexOptions& o)
                 config::at_least(1))
         .option("index-rows", o.rows,
                 "catalogue rows of a file of an index that is made; one is in memory at a time",
-                config::at_least(1));
+                config::runtime_only(config::at_least(1)));
 }
 
 void Index::require_usable(const std::string& folder, const Catalogue& catalogue)

@@ -29,6 +29,7 @@ FewShot few_shot_regression(const at::Tensor& train, const at::Tensor& targets, 
     const auto check_x = x.index_select(0, rows.held_out), check_y = y.index_select(0, rows.held_out);
     const bool chooses = check_x.size(0) > 0;
     BestEpoch best(network.parameters());
+    int trained = 0;
     fit(
         network.parameters(), rows.fitted.size(0),
         {config.learning_rate, config.batch, config.epochs, config.seed},
@@ -38,8 +39,10 @@ FewShot few_shot_regression(const at::Tensor& train, const at::Tensor& targets, 
         },
         [&](int epoch) {
             const at::NoGradGuard no_grad;
-            if (chooses) best.look(epoch, at::mse_loss(network(check_x), check_y).item<double>());
-            return false;
+            trained = epoch + 1;
+            if (!chooses) return false;
+            best.look(epoch, at::mse_loss(network(check_x), check_y).item<double>());
+            return config.patience > 0 && epoch - best.epoch() >= config.patience;
         });
     if (chooses) best.restore();
 
@@ -47,7 +50,7 @@ FewShot few_shot_regression(const at::Tensor& train, const at::Tensor& targets, 
     if (!predicted.isfinite().all().item<bool>()) {
         throw NumericsError("few-shot regression: the predictions are not finite");
     }
-    return {predicted * y_scale.std + y_scale.mean, chooses ? best.epoch() + 1 : config.epochs};
+    return {predicted * y_scale.std + y_scale.mean, chooses ? best.epoch() + 1 : trained, trained};
 }
 
 }  // namespace astroclip::catalogue

@@ -18,6 +18,7 @@ struct FewShotConfig {
     // Above 0 as the published supervised baselines: so many rows are held out, and the epoch of their least
     // loss is kept.
     double validation_fraction = 0;
+    int patience = 0;  // with that: epochs without a smaller loss after which it ends; 0: it never does
     std::uint64_t seed = 42;
 };
 
@@ -30,6 +31,7 @@ struct FewShotConfig {
 struct FewShot {
     at::Tensor predicted;  // [m, p] float64
     int epoch;             // whose weights these are, from 1
+    int trained;           // epochs
 };
 FewShot few_shot_regression(const at::Tensor& train, const at::Tensor& targets, const at::Tensor& query,
                             const FewShotConfig& config);

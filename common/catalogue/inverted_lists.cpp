@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <faiss/IndexFlat.h>
 #include <faiss/IndexIVFFlat.h>
+#include <faiss/impl/AuxIndexStructures.h>
 #include <faiss/index_io.h>
 #include <fmt/format.h>
 
@@ -14,6 +15,18 @@
 #include "core/heartbeat.hpp"
 
 namespace astroclip::catalogue {
+namespace {
+
+// FAISS asks it in each round of k-means.
+struct Heartbeats : faiss::InterruptCallback {
+    bool want_interrupt() override
+    {
+        alive("finding the centroids of inverted lists");
+        return false;
+    }
+};
+
+}  // namespace
 
 bool has_inverted_lists() { return true; }
 
@@ -29,6 +42,7 @@ void write_inverted_lists(const std::string& path, const at::Tensor& vectors, co
     index.cp.niter = 10;
     index.cp.max_points_per_centroid = 64;  // more of both cost time and change little
     index.cp.min_points_per_centroid = 1;
+    faiss::InterruptCallback::instance = std::make_unique<Heartbeats>();
     index.train(all.size(0), all.const_data_ptr<float>());
     constexpr std::int64_t at_once = 1 << 14;
     for (std::int64_t first = 0; first < all.size(0); first += at_once) {

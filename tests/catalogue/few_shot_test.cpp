@@ -29,9 +29,10 @@ struct Known {
 TEST(FewShot, LearnsWhatTheFeaturesTell)
 {
     const Known known;
-    const auto [predicted, epoch] =
+    const auto [predicted, epoch, trained] =
         few_shot_regression(known.train(known.x), known.train(known.y), known.test(known.x), {.epochs = 40});
     EXPECT_EQ(epoch, 40);
+    EXPECT_EQ(trained, 40);
     ASSERT_EQ(predicted.sizes(), (at::IntArrayRef{400, 2}));
     const auto truth = known.test(known.y);
     EXPECT_GT(r2(truth.select(1, 0), predicted.select(1, 0)), 0.9);
@@ -48,6 +49,19 @@ TEST(FewShot, IsAFunctionOfTheSeed)
     };
     EXPECT_TRUE(run(1).equal(run(1)));
     EXPECT_FALSE(run(1).equal(run(2)));
+}
+
+// Labels that nothing tells: after some epochs the loss of those held out only rises.
+TEST(FewShot, EndsWhenTheValidationLossNoLongerFalls)
+{
+    const auto x = test::fill_tensor(2, {200, 5}), y = test::fill_tensor(3, {200, 1});
+    FewShotConfig config{.dropout = 0, .epochs = 400, .validation_fraction = 0.2, .patience = 7};
+    const auto early = few_shot_regression(x, y, x, config);
+    EXPECT_LT(early.trained, 400);
+    EXPECT_EQ(early.trained, early.epoch + 7);
+    config.epochs = early.trained;
+    config.patience = 0;
+    EXPECT_TRUE(few_shot_regression(x, y, x, config).predicted.equal(early.predicted));
 }
 
 TEST(FewShot, RefusesAnEmptyTrainingSetAndTellsOfNumbersThatAreNone)

@@ -60,7 +60,7 @@ class Supervised(pipeline.StoreTest):
         output = self.folder / f"evaluation-{ranks}"
         line = self.line("evaluate", ranks, output, [
             *(f"--{name}={RUN / name}" for name in ("embeddings", "images", "spectra", "pairs")), "--bootstraps=20",
-            "--few-shot-epochs=2", "--flows=0", "--label-fractions=none", *more])
+            "--few-shot-epochs=2", "--photometry-epochs=10", "--flows=0", "--label-fractions=none", *more])
         pipeline.call(line, code)
         return output
 

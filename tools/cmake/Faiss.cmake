@@ -1,7 +1,8 @@
-# Approximate search (ASTROCLIP_FAISS=ON). Debian's BLAS, which FAISS calls, then serves the whole program in the place of
-# LibTorch's own: exact search rounds otherwise than in a build without, and is as fast as that BLAS.
+# Approximate search (ASTROCLIP_FAISS=ON): the target faiss.
 if(ASTROCLIP_FAISS)
-    find_package(OpenMP REQUIRED COMPONENTS CXX)  # which FAISS's own configuration names without looking for it
+    # FAISS's own configuration names this target without looking for it. By the flag alone there is one OpenMP, LibTorch's.
+    add_library(OpenMP::OpenMP_CXX INTERFACE IMPORTED)
+    set_target_properties(OpenMP::OpenMP_CXX PROPERTIES INTERFACE_LINK_LIBRARIES -fopenmp)
     find_package(faiss REQUIRED)
 endif()
 message(STATUS "Approximate search by FAISS: ${ASTROCLIP_FAISS}")
