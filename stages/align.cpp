@@ -22,6 +22,7 @@ struct Options {
     std::string images, spectra, pairs, image_encoder, spectrum_encoder, output;
     std::string token_cache = "auto";
     std::int64_t token_cache_part_rows = 512;
+    bool trust = false;
     ssl::ClipTaskConfig task;
     train::TrainerConfig trainer{.steps = 10'000, .clip_norm = 1.0, .keep_best = 2, .patience = 10};
 };
@@ -45,7 +46,8 @@ void bind(config::Section options, Options& o)
                 "them makes it, and others end with 73)",
                 config::runtime_only())
         .option("token-cache-part-rows", o.token_cache_part_rows, "galaxies in a part of the token cache",
-                config::runtime_only(config::at_least(1)));
+                config::runtime_only(config::at_least(1)))
+        .option("trust", o.trust, "do not check the hashes of the stores' files", config::runtime_only());
     ssl::bind(options, o.task);
     train::bind(options, o.trainer);
 }
@@ -214,7 +216,8 @@ void align(const Options& o, Context& context)
 {
     data::Stores stores;
     context.world.together([&] {
-        stores = {required("images", o.images), required("spectra", o.spectra), required("pairs", o.pairs)};
+        stores = {required("images", o.images), required("spectra", o.spectra), required("pairs", o.pairs),
+                  o.trust};
     });
     const auto galaxies = open_galaxies(context, stores);
     auto inputs = nlohmann::json::object();
