@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <map>
 #include <optional>
 
 #include "core/log.hpp"
@@ -25,14 +26,19 @@ const stage::Description description{
 
 bool predicts(const Inputs& inputs, const Options& o) { return o.predict && inputs.sample.has("image"); }
 
-nlohmann::json all_scores(const Case& of, const Measured& measured, const stage::Compute& compute,
-                          std::string& predictions)
+// The files of text that are published, by name: scores as JSON, and tables.
+struct Results {
+    nlohmann::json scores;
+    std::map<std::string, std::string> tables;
+};
+
+Results all_results(const Case& of, const Measured& measured, const stage::Compute& compute)
 {
     const auto& inputs = of.inputs;
     const auto& o = of.o;
     const auto& sample = of.sample();
     auto redshift = redshifts(of);
-    predictions = redshift.csv;
+    std::map<std::string, std::string> tables{{"predictions.csv", redshift.csv}};
     nlohmann::json scores = {
         {"photo_z", redshift.neighbours},
         {"photo_z_few_shot", redshift.few_shot},
@@ -51,6 +57,7 @@ nlohmann::json all_scores(const Case& of, const Measured& measured, const stage:
         scores["properties"] = found.neighbours;
         scores["properties_few_shot"] = found.few_shot;
         scores["properties_supervised"] = found.supervised;
+        if (!found.csv.empty()) tables["properties.csv"] = found.csv;
         scores["labels"] = inputs.label_facts;
         scores["posteriors"] = posteriors(of);
     }
@@ -61,7 +68,8 @@ nlohmann::json all_scores(const Case& of, const Measured& measured, const stage:
         scores["morphology_labels"] = inputs.votes->facts();
     }
     scores["table"] = published_table(of, scores);
-    return scores;
+    tables["table.txt"] = text_of(scores.at("table"));
+    return {scores, tables};
 }
 
 void run(const Options& o, stage::Context& context)
@@ -89,15 +97,16 @@ void run(const Options& o, stage::Context& context)
         log::warn("neighbours = {}: there are {} training galaxies, and all of them are taken", o.neighbours,
                   sample.train);
     }
-    std::string predictions;
-    const auto scores = all_scores(of, measured, compute, predictions);
-    std::vector<std::string> files{"evaluation.json", "predictions.csv"};
+    const auto [scores, tables] = all_results(of, measured, compute);
+    std::vector<std::string> files{"evaluation.json", "map.csv"};
+    for (const auto& [name, text] : tables) files.push_back(name);
     if (predicts(*inputs, o) && publish_predictions(of, output.path() + "/predictions", context)) {
         files.emplace_back("predictions/index.h5");
     }
     context.world.on_root([&] {
         store::publish_text(output.path() + "/evaluation.json", scores.dump(1) + "\n");
-        store::publish_text(output.path() + "/predictions.csv", predictions);
+        store::publish_text(output.path() + "/map.csv", map_csv(of));
+        for (const auto& [name, text] : tables) store::publish_text(output.path() + "/" + name, text);
     });
     output.publish({{"kind", "evaluation"}, {"sample", scores.at("sample")}}, files);
     const auto found = scores.value("retrieval", nlohmann::json::object());
@@ -106,12 +115,7 @@ void run(const Options& o, stage::Context& context)
                   100 * one.at("recall_at_10").get<double>(), one.at("n").get<std::int64_t>(),
                   one.at("times_chance").get<double>());
     }
-    for (const auto& [name, one] : scores.at("photo_z_supervised").items()) {
-        log::info("{}: R2 of the redshift {:.3f}, trained on labels for {:.1f} epochs, the best after {:.1f}",
-                  name, one.at("r2").get<double>(), one.at("epochs").at("trained").get<double>(),
-                  one.at("epochs").at("best").get<double>());
-    }
-    context.print(output.path());
+    context.print(tables.at("table.txt") + output.path());
 }
 
 }  // namespace

@@ -1,5 +1,8 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <initializer_list>
 #include <limits>
 
@@ -44,6 +47,29 @@ nlohmann::json our_figures(const std::string& features, const std::string& kind,
             {"morphology", find(scores, {"morphology", "mean", features})}};
 }
 
+// What the table has of a row, and the score that is shown of it.
+constexpr std::array<std::pair<const char*, const char*>, 3> columns{
+    {{"redshift", "r2"}, {"properties", "r2"}, {"morphology", "accuracy"}}};
+
+// NaN where it is null, as JSON has numbers that are not finite.
+double number(const nlohmann::json& of, const std::string& key)
+{
+    const auto at = of.find(key);
+    return at == of.end() || !at->is_number() ? nan : at->get<double>();
+}
+
+std::string cell(const nlohmann::json& scores, const std::string& key)
+{
+    const auto value = number(scores, key), low = number(scores, key + "_low"),
+               high = number(scores, key + "_high");
+    auto text = std::isnan(value) ? std::string("-") : fmt::format("{:.3f}", value);
+    if (!std::isnan(low)) text += fmt::format(" [{:.3f}, {:.3f}]", low, high);
+    if (const auto epochs = scores.find("epochs"); epochs != scores.end()) {
+        text += fmt::format(" {{{:.0f}, {:.0f}}}", number(*epochs, "trained"), number(*epochs, "best"));
+    }
+    return text;
+}
+
 // Neighbours in an embedding; networks trained on labels, of which that on photometry is one of the small.
 std::string kind_of(const std::string& type, const std::string& source)
 {
@@ -80,6 +106,31 @@ nlohmann::json published_table(const Case& of, const nlohmann::json& scores)
     }
     for (const auto& one : of.learned) add(one.source, one.name, "supervised");
     return table;
+}
+
+std::string text_of(const nlohmann::json& published_table)
+{
+    std::string text = fmt::format("{:46}{:13}", "", "");
+    for (const auto& [what, key] : columns) text += fmt::format("{:34}", what);
+    text += "published, on other data\n";
+    for (const auto& row : published_table) {
+        text += fmt::format("{:11}{:35}{:13}", row.at("source").get<std::string>(),
+                            row.at("model").get<std::string>(), row.at("type").get<std::string>());
+        std::string known;
+        for (const auto& [what, key] : columns) {
+            const auto& ours = row.at("ours").at(what);
+            text += fmt::format("{:34}", ours.is_null() ? "-" : cell(ours, key));
+            const auto value = row.at("published").is_null() ? nan : number(row.at("published"), what);
+            known += std::isnan(value) ? "   -" : fmt::format("{:7.2f}", value).substr(3);
+            known += what == columns.back().first ? "" : "  ";
+        }
+        text += row.at("published").is_null() ? "" : known;
+        text.erase(text.find_last_not_of(' ') + 1);
+        text += "\n";
+    }
+    return text +
+           "R2 of redshift and of properties, accuracy of morphology, with 95 % intervals; {epochs trained, "
+           "the best of them}\n";
 }
 
 }  // namespace astroclip::evaluate

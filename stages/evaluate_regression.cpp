@@ -119,6 +119,30 @@ std::string predictions_csv(const Case& of, const Rows& rows, const std::vector<
     return csv;
 }
 
+// `truth` and `predictions`, by name, [test, properties].
+std::string properties_csv(const Case& of, const Rows& rows, const at::Tensor& truth,
+                           const std::vector<std::pair<std::string, at::Tensor>>& predictions)
+{
+    std::vector<std::vector<double>> columns;
+    std::string csv = "object_id";
+    for (std::size_t i = 0; i < of.properties.size(); ++i) {
+        const auto number = static_cast<std::int64_t>(i);
+        csv += "," + of.properties[i].name;
+        columns.push_back(column(truth, number));
+        for (const auto& [name, values] : predictions) {
+            csv += "," + of.properties[i].name + " by " + name;
+            columns.push_back(column(values, number));
+        }
+    }
+    csv += "\n";
+    for (std::size_t row = 0; row < rows.test.size(); ++row) {
+        csv += fmt::format("{}", of.sample().object_id[static_cast<std::size_t>(rows.test[row])]);
+        for (const auto& values : columns) csv += fmt::format(",{:.8g}", values[row]);
+        csv += "\n";
+    }
+    return csv;
+}
+
 // The first `share` of some rows in the order of a hash of their ids, so that a larger share holds a smaller
 // one.
 std::vector<std::int64_t> part_of(std::vector<std::int64_t> rows, double share, const Case& of)
@@ -183,10 +207,12 @@ Properties properties(const Case& of)
         return result;
     }
     const auto truth = truth_of(targets, rows.test);
+    std::vector<std::pair<std::string, at::Tensor>> predictions;
     for (const auto& each : of.features) {
-        add_property_scores(result.neighbours, each.name, targets, truth,
-                            by_neighbours(each, targets, rows, of), of);
+        predictions.emplace_back(each.name, by_neighbours(each, targets, rows, of));
+        add_property_scores(result.neighbours, each.name, targets, truth, predictions.back().second, of);
     }
+    result.csv = properties_csv(of, rows, truth, predictions);
     if (of.o.few_shot_epochs > 0) {
         const auto learned = by_networks(targets, rows, of);
         for (std::size_t i = 0; i < learned.size(); ++i) {

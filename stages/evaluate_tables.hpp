@@ -23,10 +23,12 @@ struct Redshifts {
 };
 Redshifts redshifts(const Case& of);
 
-// {property: {features: scores}}, and under "mean" the mean over the properties.
+// {property: {features: scores}}, and under "mean" the mean over the properties; truth and predictions by
+// neighbours of the held-out galaxies that have all of them, as a table.
 struct Properties {
     nlohmann::json neighbours = nlohmann::json::object(), few_shot = nlohmann::json::object(),
                    supervised = nlohmann::json::object();
+    std::string csv;
 };
 Properties properties(const Case& of);
 
@@ -55,5 +57,11 @@ void require_columns_of_their_own(const Inputs& inputs);
 
 // The published table with our figures in its rows; what it does not have follows.
 nlohmann::json published_table(const Case& of, const nlohmann::json& scores);
+// It as text, for a terminal.
+std::string text_of(const nlohmann::json& published_table);
+
+// The embeddings of held-out galaxies, 5,000 at most, along their first two principal components: a table.
+// Not collective.
+std::string map_csv(const Case& of);
 
 }  // namespace astroclip::evaluate

@@ -39,25 +39,13 @@ run_stage evaluate --config "$run/config.cfg" "${stores[@]}" --labels "$run/surv
     --output "$others/table" --compare \
     "$(join "AstroDINO=$others/before-embeddings" "SpecFormer=$others/specformer-embeddings" "Stein=$others/stein-embeddings" \
         "MoCo=$others/moco-embeddings")"
-/usr/bin/python3 - "$others/table/evaluation.json" "AstroCLIP=$run/aligned" "image encoder=$run/image-encoder" \
-    "spectrum encoder=$run/spectrum-encoder" "Stein et al.=$others/stein" "MoCo=$others/moco" <<'END'
+echo "learned without labels: epochs, and the one of least validation loss"
+/usr/bin/python3 - "AstroCLIP=$run/aligned" "image encoder=$run/image-encoder" "spectrum encoder=$run/spectrum-encoder" \
+    "Stein et al.=$others/stein" "MoCo=$others/moco" <<'END'
 import json, sys
-figures = lambda one, what, key: (one or {}).get(what) and one[what] and one[what].get(key)
-print(f"{'':11}{'':34}{'':12}{'redshift':>24}{'properties':>24}   published    epochs, the best of them")
-for row in json.load(open(sys.argv[1]))["table"]:
-    cells, epochs = [], []
-    for what in ("redshift", "properties"):
-        r2, low, high = (figures(row["ours"], what, key) for key in ("r2", "r2_low", "r2_high"))
-        cells.append(f"{r2:.3f} [{low:.3f}, {high:.3f}]" if r2 is not None else "-")
-        trained = figures(row["ours"], what, "epochs")
-        epochs += [f"{trained['trained']:.0f}, {trained['best']:.0f}"] if trained else []
-    known = row["published"] or {}
-    published = f"{known.get('redshift') or '-'} {known.get('properties') or '-'}"
-    print(f"{row['source']:11}{row['model']:34}{row['type']:12}{cells[0]:>24}{cells[1]:>24}   {published:13}{'; '.join(epochs)}")
-print("learned without labels, epochs and the one of least validation loss:")
-for one in sys.argv[2:]:
+for one in sys.argv[1:]:
     name, folder = one.split("=")
     lines = [json.loads(line) for line in open(f"{folder}/metrics.jsonl")]
     losses = {line["epoch"] + 1: line[key] for line in lines for key in ("val_loss", "val_contrast") if key in line}
-    print(f"    {name:20}{lines[-1]['epoch'] + 1:4}   {min(losses, key=losses.get) if losses else 'no validation loss'}")
+    print(f"    {name:20}{lines[-1]['epoch'] + 1:4}   {min(losses, key=losses.get) if losses else 'it has none'}")
 END

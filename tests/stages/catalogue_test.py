@@ -270,6 +270,29 @@ class Evaluate(unittest.TestCase):
             errors = (truth - predicted) / (1 + truth)
             self.assertAlmostEqual(one["sigma_nmad"], 1.4826 * np.median(np.abs(errors - np.median(errors))), places=5)
 
+    def test_map_is_the_plane_of_largest_variance(self):
+        with open(RUN / "evaluation" / "map.csv", newline="") as file:
+            lines = list(csv.DictReader(file))
+        table = open_catalog(RUN / "embeddings")
+        row = {int(each): i for i, each in enumerate(table["object_id"])}
+        for modality in ("image", "spectrum"):
+            vectors = np.array(table[f"{modality}_embedding"][[row[int(line["object_id"])] for line in lines]], float)
+            vectors -= vectors.mean(axis=0)
+            plane = np.array([[float(line[f"{modality}_{axis}"]) for axis in (1, 2)] for line in lines])
+            variances = np.linalg.svd(vectors, compute_uv=False)[:2] ** 2
+            np.testing.assert_allclose((plane ** 2).sum(axis=0), variances, rtol=1e-3)  # float32 vectors
+
+    def test_the_table_as_text_has_its_figures(self):
+        text = (RUN / "evaluation" / "table.txt").read_text().splitlines()
+        for row, line in zip(self.scores["table"], text[1:]):
+            self.assertTrue(line.startswith(f"{row['source']:11}{row['model']}"), line)
+            for score in filter(None, row["ours"].values()):
+                if score.get("r2") is not None:
+                    self.assertIn(f"{score['r2']:.3f} [{score['r2_low']:.3f}, {score['r2_high']:.3f}]", line)
+            for value in (row["published"] or {}).values():
+                if value is not None:
+                    self.assertIn(f"{value:.2f}", line)
+
     def test_every_galaxy_with_an_image_has_a_redshift_from_others(self):
         table, predictions = open_catalog(RUN / "embeddings"), open_catalog(RUN / "evaluation/predictions")
         table = table[table["has_image"] == 1]
@@ -337,11 +360,24 @@ class EvaluateLabels(unittest.TestCase):
         table.write(path, overwrite=True)
         return path
 
+    def compare_with_table(self, scores, path):
+        """The figures of properties are those of the table of predictions."""
+        with open(path, newline="") as file:
+            lines = list(csv.DictReader(file))
+        for label in set(scores["properties"]) - {"mean"}:
+            truth = np.array([float(line[label]) for line in lines])
+            for name, one in scores["properties"][label].items():
+                predicted = np.array([float(line[f"{label} by {name}"]) for line in lines])
+                self.assertEqual(one["n"], len(lines))
+                r2 = 1 - np.sum((truth - predicted) ** 2) / np.sum((truth - truth.mean()) ** 2)
+                self.assertAlmostEqual(one["r2"], r2, delta=1e-5 * max(1, abs(r2)))  # the table has 8 digits
+
     def test_every_table_is_there_and_does_not_depend_on_ranks(self):
         options = ("--labels", RUN / "survey/truth.fits", "--morphology", self.votes(), "--compare", f"again={RUN / 'embeddings'}")
-        scores = self.evaluate(*options)
+        scores = self.evaluate(*options, output=self.folder / "evaluation-alone")
         labels = ["LOG_MSTAR", "Z_MW", "TAGE_MW", "LOG_SSFR"]
         self.assertEqual(set(scores["properties"]), {*labels, "mean"})
+        self.compare_with_table(scores, self.folder / "evaluation-alone/properties.csv")
         for table in ("properties", "properties_few_shot"):
             for features in ("image", "spectrum", "magnitudes", "pixels"):
                 mean = np.mean([scores[table][label][features]["r2"] for label in labels])
