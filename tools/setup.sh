@@ -3,8 +3,9 @@
 # What is there already is left alone, so a second call takes no time.
 # usage: tools/setup.sh [--readers]
 #   --readers   also the programs that tests open the catalogue with: STILTS, and LSDB in a Python of its own, which
-#               tools/export_hats.py uses too; and umap-learn, for maps by UMAP (--umap of tools/report and
-#               tools/encoder_page). What cannot be installed is told, and its tests are skipped
+#               tools/export_hats.py uses too; Chromium, with which they open the page of tools/serve_search.py; and
+#               umap-learn, for maps by UMAP (--umap of tools/report and tools/encoder_page). What cannot be
+#               installed is told, and its tests are skipped
 #
 #   ASTROCLIP_TORCH=DIR or CMAKE_PREFIX_PATH   use this LibTorch 2.x (a folder with include/ and lib/)
 #   ASTROCLIP_CACHE=DIR                        where LibTorch goes (default ~/.cache/astroclip)
@@ -127,6 +128,7 @@ python=/usr/bin/python3   # Debian's, which has pip; another one in PATH may not
 install_packages "${packages[@]}"
 if [ "${1:-}" = --readers ]; then
     (install_packages stilts) || say "without STILTS: its tests are skipped"
+    (install_packages chromium) || say "without Chromium: the search page is not tried in a browser"
     (install_packages umap-learn) || say "without umap-learn: its test is skipped"
     mkdir -p "$cache"
     (flock 9 && install_lsdb) 9>"$cache/.lock-hats" || say "without LSDB: its tests are skipped"

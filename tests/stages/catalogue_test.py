@@ -487,4 +487,4 @@ class EvaluateLabels(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    unittest.main(verbosity=2)

@@ -37,6 +37,6 @@ class Umap(unittest.TestCase):
 
 if __name__ == "__main__":
     if importlib.util.find_spec("umap") is None:
-        print("umap-learn is not installed; tools/setup.sh --readers installs it")
+        print("skipped: umap-learn is not installed; tools/setup.sh --readers installs it")
         sys.exit(77)
     unittest.main()
