@@ -16,11 +16,11 @@ jobs_that_fit() { # a file with LibTorch takes up to 1.5 GB of memory
 }
 
 # Another LibTorch than that of the last configuration: look for it anew.
-settings="torch=${ASTROCLIP_TORCH:-} prefix=${CMAKE_PREFIX_PATH:-} cuda=${ASTROCLIP_CUDA:-AUTO} faiss=${ASTROCLIP_FAISS:-OFF}"
+settings="torch=${ASTROCLIP_TORCH:-} prefix=${CMAKE_PREFIX_PATH:-} cuda=${ASTROCLIP_CUDA:-AUTO} faiss=${ASTROCLIP_FAISS:-AUTO}"
 if [ ! -f "$build/build.ninja" ] || [ "$(cat "$build/settings" 2>/dev/null || true)" != "$settings" ]; then
     mkdir -p "$build"
     cmake -C tools/cmake/release.cmake -S . -B "$build" -G Ninja -U 'LibTorch_*' \
-        "-DASTROCLIP_CUDA=${ASTROCLIP_CUDA:-AUTO}" "-DASTROCLIP_FAISS=${ASTROCLIP_FAISS:-OFF}" >"$build/configure.log" 2>&1 || {
+        "-DASTROCLIP_CUDA=${ASTROCLIP_CUDA:-AUTO}" "-DASTROCLIP_FAISS=${ASTROCLIP_FAISS:-AUTO}" >"$build/configure.log" 2>&1 || {
         cat "$build/configure.log" >&2
         exit 1
     }

@@ -10,6 +10,7 @@
 #   ASTROCLIP_TORCH=DIR or CMAKE_PREFIX_PATH   use this LibTorch 2.x (a folder with include/ and lib/)
 #   ASTROCLIP_CACHE=DIR                        where LibTorch goes (default ~/.cache/astroclip)
 #   ASTROCLIP_CUDA=ON|OFF                      with its CUDA libraries (about 5 GB); default: if nvidia-smi works
+#   ASTROCLIP_FAISS=ON|OFF                     with FAISS, for approximate search; default: if it can be installed
 set -euo pipefail
 
 torch_version=2.11.0
@@ -19,6 +20,7 @@ packages=(g++ cmake ninja-build ccache lld git pkg-config libopenmpi-dev openmpi
     libboost-program-options-dev libcfitsio-dev wcslib-dev libjpeg-dev libfmt-dev nlohmann-json3-dev libxxhash-dev libnanoflann-dev
     procps libgtest-dev python3-numpy python3-h5py python3-astropy python3-matplotlib python3-venv python3-pip shellcheck
     clang-format)
+faiss_packages=(libfaiss-dev libopenblas-dev)   # the latter instead of the reference BLAS, with which an index takes long
 if [ "$(id -u)" = 0 ] && ! command -v sbatch >/dev/null; then
     packages+=(slurm-wlm munge)   # tests try the workflow on a Slurm of virtual nodes, which root alone can make
 fi
@@ -126,6 +128,11 @@ install_lsdb() {
 cache=${ASTROCLIP_CACHE:-$HOME/.cache/astroclip}
 python=/usr/bin/python3   # Debian's, which has pip; another one in PATH may not
 install_packages "${packages[@]}"
+case ${ASTROCLIP_FAISS:-AUTO} in
+    OFF) ;;
+    ON) install_packages "${faiss_packages[@]}" ;;
+    *) (install_packages "${faiss_packages[@]}") || say "without FAISS: search is exact alone, and tests of the index are skipped" ;;
+esac
 if [ "${1:-}" = --readers ]; then
     (install_packages stilts) || say "without STILTS: its tests are skipped"
     (install_packages chromium) || say "without Chromium: the search page is not tried in a browser"

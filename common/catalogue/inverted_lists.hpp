@@ -19,8 +19,8 @@ inline void require_inverted_lists()
 {
     if (!has_inverted_lists()) {
         throw ConfigError(
-            "'index': this build has no FAISS; make one by ASTROCLIP_FAISS=ON tools/build.sh, or leave it "
-            "out");
+            "'index': this build has no FAISS; install libfaiss-dev (tools/setup.sh does) and make one by "
+            "ASTROCLIP_FAISS=ON tools/build.sh, or leave it out");
     }
 }
 
