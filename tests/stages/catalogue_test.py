@@ -480,6 +480,18 @@ class EvaluateLabels(unittest.TestCase):
         self.assertIn("label-fractions", self.evaluate("--label-fractions", "0.1,two", code=64))
         self.assertIn("NAME=FOLDER", self.evaluate("--compare", "somewhere", code=64))
 
+    def test_simulated_votes_answer_what_the_simulation_knows(self):
+        scores = self.evaluate("--morphology", RUN / "survey/votes.csv", "--label-fractions=none")
+        self.assertEqual(scores["morphology_labels"]["rows"], len(self.truth))
+        self.assertEqual(scores["morphology_labels"]["matched"], scores["sample"]["train"] + scores["sample"]["test"])
+        simulated = {"smooth-or-featured", "disk-edge-on", "how-rounded", "has-spiral-arms", "bulge-size"}
+        questions = {name: one for name, one in scores["morphology"].items() if name != "mean"}
+        self.assertEqual({name for name, one in questions.items() if "lacks" not in one.get("left_out", "")}, simulated)
+        for name in simulated:  # few galaxies: not each question has test galaxies with enough votes
+            if "left_out" not in questions[name]:
+                self.assertGreater(questions[name]["image"]["n"], 0)
+        self.assertGreater(questions["smooth-or-featured"]["image"]["n"], 0)
+
     def test_votes_for_one_answer_alone_are_left_out(self):
         scores = self.evaluate("--morphology", self.votes(one_class=True))
         self.assertIn("one answer", scores["morphology"]["smooth-or-featured"]["left_out"])

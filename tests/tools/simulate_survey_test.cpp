@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <sstream>
 
 #include "core/error.hpp"
 #include "core/hash.hpp"
@@ -124,6 +125,49 @@ TEST(Simulation, HasTheSameObjectsInSpectraImagesAndTruth)
     for (std::size_t i = 0; i < ids.size(); ++i) {
         EXPECT_EQ(ra_of_image.at({brickid[i], objid[i]}), ra[i]);
     }
+}
+
+TEST(Simulation, WritesVotesOnTheObjectsOfTheTruth)
+{
+    const auto settings = small("votes");
+    run(settings);
+    std::ifstream file(settings.output + "/votes.csv");
+    const auto fields = [&file] {
+        std::string line, field;
+        std::getline(file, line);
+        std::istringstream text(line);
+        std::vector<std::string> all;
+        while (std::getline(text, field, ',')) {
+            all.push_back(field);
+        }
+        if (line.ends_with(',')) {
+            all.emplace_back();
+        }
+        return all;
+    };
+    auto truth = FitsFile::open(settings.output + "/truth.fits");
+    truth.move_to("TRUTH");
+    const auto ids = truth.read_column("TARGETID");
+    const auto names = fields();
+    int empty = 0;
+    for (const double id : ids) {
+        const auto row = fields();
+        ASSERT_EQ(row.size(), names.size());
+        EXPECT_EQ(std::stod(row[0]), id);
+        for (std::size_t i = 3; i < row.size();) {
+            ASSERT_TRUE(names[i].ends_with("_total-votes")) << names[i];
+            const bool asked = row[i] != "0";
+            double shares = 0;
+            for (++i; i < row.size() && names[i].ends_with("_debiased"); ++i) {
+                EXPECT_EQ(row[i].empty(), !asked);
+                shares += asked ? std::stod(row[i]) : 0;
+            }
+            EXPECT_NEAR(shares, asked, 1e-12);
+            empty += !asked;
+        }
+    }
+    EXPECT_TRUE(fields().empty());
+    EXPECT_GT(empty, 0);
 }
 
 TEST(Simulation, DiffersFromItsNoiselessSpectraByNoiseOfTheStatedIvar)

@@ -26,7 +26,8 @@ constexpr auto purpose =
     "OUTPUT/spectra  coadd-*.fits with redrock-*.fits (DESI)\n"
     "OUTPUT/images   HDF5 chunks (Stein et al.), or FITS cutouts with cutouts.csv (Legacy Surveys)\n"
     "OUTPUT/noiseless  with --noiseless: the same spectra before noise and masks\n"
-    "OUTPUT/truth.fits, OUTPUT/simulation.json (the parameters; it appears when all is complete)\n";
+    "OUTPUT/truth.fits, OUTPUT/votes.csv (what volunteers of Galaxy Zoo would say of the images)\n"
+    "OUTPUT/simulation.json (the parameters; it appears when all is complete)\n";
 constexpr auto examples =
     "Examples\n"
     "  astroclip-simulate --output survey --galaxies 2000 --threads 2\n"

@@ -158,6 +158,7 @@ public:
         }
         write_all_images(folder + "/images");
         write_truth(folder + "/truth.fits", truth_);
+        write_votes(folder + "/votes.csv", truth_, settings_.seed);
     }
 
     nlohmann::json files() const { return files_; }

@@ -26,9 +26,9 @@ struct Settings {
 // Objects done so far, of how many.
 using Watcher = std::function<void(std::int64_t done, std::int64_t total)>;
 
-// Writes OUTPUT/{spectra,images,truth.fits,simulation.json} and, if asked, OUTPUT/noiseless. All is written
-// in OUTPUT.part and appears by one rename; `parameters` go into simulation.json. The bytes depend on the
-// settings other than `threads` and `output` only. Returns false if OUTPUT is complete with the same
+// Writes OUTPUT/{spectra,images,truth.fits,votes.csv,simulation.json} and, if asked, OUTPUT/noiseless. All is
+// written in OUTPUT.part and appears by one rename; `parameters` go into simulation.json. The bytes depend on
+// the settings other than `threads` and `output` only. Returns false if OUTPUT is complete with the same
 // parameters already. Throws OutputConflict if it is something else (unless `force`) or being written,
 // IoError, MissingInput (data), Stopped.
 bool simulate(const Settings& settings, const nlohmann::json& parameters, bool force,

@@ -6,10 +6,12 @@
 #include <cmath>
 #include <fstream>
 #include <functional>
+#include <numeric>
 
 #include "core/error.hpp"
 #include "core/hdf5.hpp"
 #include "tools/simulate/fits_file.hpp"
+#include "tools/simulate/votes.hpp"
 
 namespace astroclip::simulate {
 namespace {
@@ -357,6 +359,35 @@ void write_truth(const std::string& path, const std::vector<TruthRow>& rows)
     file.write_empty_primary({{"SURVEY", "simulated"}});
     file.write_table("TRUTH", columns);
     file.close();
+}
+
+void write_votes(const std::string& path, const std::vector<TruthRow>& rows, std::uint64_t seed)
+{
+    std::ofstream table(path);
+    table << "object_id,ra,dec";
+    for (const auto& poll : polls()) {
+        table << fmt::format(",{}_total-votes", poll.question);
+        for (const auto& answer : poll.answers) {
+            table << fmt::format(",{}_{}_debiased", poll.question, answer);
+        }
+    }
+    table << '\n';
+    for (const auto& row : rows) {
+        const auto& place = row.galaxy->place;
+        table << fmt::format("{},{:.9f},{:.9f}", place.targetid(), place.ra, place.dec);
+        for (const auto& votes : votes_on(*row.galaxy, row.imaging, seed)) {
+            const int total = std::accumulate(votes.begin(), votes.end(), 0);
+            table << fmt::format(",{}", total);
+            for (const int given : votes) {
+                table << (total > 0 ? fmt::format(",{}", static_cast<double>(given) / total) : ",");
+            }
+        }
+        table << '\n';
+    }
+    table.close();
+    if (!table) {
+        throw_errno(path, "write");
+    }
 }
 
 }  // namespace astroclip::simulate

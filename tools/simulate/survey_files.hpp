@@ -62,5 +62,8 @@ void write_cutout_list(const std::string& path, const std::vector<ImageRow>& row
 
 // truth.fits: HDU TRUTH, one row a galaxy.
 void write_truth(const std::string& path, const std::vector<TruthRow>& rows);
+// votes.csv: object_id, ra, dec and, of each poll, the columns of GZD-5: QUESTION_total-votes and
+// QUESTION_ANSWER_debiased, the share of the votes as they are, empty where nobody was asked.
+void write_votes(const std::string& path, const std::vector<TruthRow>& rows, std::uint64_t seed);
 
 }  // namespace astroclip::simulate
