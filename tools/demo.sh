@@ -41,7 +41,7 @@ stages() {
     [ ! -e "$images/cutouts.csv" ] || images=$images/cutouts.csv   # FITS cutouts are named by a list
     slurm/submit --local --config "$config" --run "$run" \
         --set "ingest-images.input=$images" --set "ingest-spectra.input=$run/survey/spectra" \
-        --set "evaluate.labels=$run/survey/truth.fits"
+        --set "evaluate.labels=$run/survey/truth.fits" --set "evaluate.morphology=$run/survey/votes.csv"
 }
 
 views() {

@@ -34,7 +34,8 @@ train ResNet18 image
 train Conv+Att spectrum
 
 join() { local IFS=,; echo "$*"; }
-run_stage evaluate --config "$run/config.cfg" "${stores[@]}" --labels "$run/survey/truth.fits" --embeddings "$run/embeddings" \
+run_stage evaluate --config "$run/config.cfg" "${stores[@]}" --labels "$run/survey/truth.fits" \
+    --morphology "$run/survey/votes.csv" --embeddings "$run/embeddings" \
     --model "$run/aligned" --supervised "$(join "${supervised[@]}")" --photometry-epochs 2000 --photometry-patience 20 \
     --output "$others/table" --compare \
     "$(join "AstroDINO=$others/before-embeddings" "SpecFormer=$others/specformer-embeddings" "Stein=$others/stein-embeddings" \
