@@ -18,12 +18,16 @@ import sys
 import tempfile
 import time
 
-import h5py
-import numpy as np
-import torch
-import torch.nn.functional as F
-
 sys.dont_write_bytecode = True
+from needed import need  # noqa: E402
+
+need("h5py", "numpy", "torch", pythons=(), remedy="pip install it, in a virtual environment")
+
+import h5py  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+
 from checkpoints import safetensors  # noqa: E402
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent

@@ -14,8 +14,13 @@ import sys
 import tempfile
 import time
 
-import faiss
-import numpy as np
+sys.dont_write_bytecode = True
+from needed import need  # noqa: E402
+
+need("faiss", "numpy", pythons=(), remedy="pip install it, in a virtual environment")
+
+import faiss  # noqa: E402
+import numpy as np  # noqa: E402
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
 BENCH = pathlib.Path(os.environ.get("ASTROCLIP_BIN", SOURCE / "build/bin")) / "astroclip-bench"

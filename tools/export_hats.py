@@ -17,20 +17,19 @@ import shutil
 import sys
 from pathlib import Path
 
-CACHE = Path(os.environ.get("ASTROCLIP_CACHE", Path.home() / ".cache/astroclip"))
-try:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-except ImportError as error:
-    python = os.environ.get("ASTROCLIP_HATS_PYTHON", str(CACHE / "hats/bin/python"))
-    if sys.prefix == str(Path(python).parent.parent) or not os.path.exists(python):
-        sys.exit(f"export_hats: {error}; tools/setup.sh makes a Python with pyarrow, or: pip install pyarrow h5py")
-    os.execv(python, [python, *sys.argv])
-
-import numpy as np  # noqa: E402
-
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
+from needed import need  # noqa: E402
+
+CACHE = Path(os.environ.get("ASTROCLIP_CACHE", Path.home() / ".cache/astroclip"))
+if __name__ == "__main__":
+    need("h5py", "pyarrow", pythons=(os.environ.get("ASTROCLIP_HATS_PYTHON", str(CACHE / "hats/bin/python")),),
+         remedy="tools/setup.sh --readers makes a Python that has it; another: ASTROCLIP_HATS_PYTHON, or pip install h5py pyarrow")
+
+import numpy as np  # noqa: E402
+import pyarrow as pa  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
+
 from open_catalog import Store, StoreError, run_tool, text  # noqa: E402
 
 ORDER = 29            # of the column _healpix_29

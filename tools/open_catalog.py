@@ -13,8 +13,14 @@ import json
 import sys
 from pathlib import Path
 
-import h5py
-import numpy as np
+if __name__ == "__main__":
+    sys.dont_write_bytecode = True
+    from needed import need
+
+    need("astropy", "h5py", "numpy")
+
+import h5py  # noqa: E402
+import numpy as np  # noqa: E402
 
 
 class StoreError(Exception):

@@ -18,10 +18,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
-import numpy as np
-
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
+from needed import need  # noqa: E402
+
+if __name__ == "__main__":
+    need("h5py", "matplotlib", "numpy")
+
+import numpy as np  # noqa: E402
+
 from open_catalog import Store, StoreError, open_beside, run_tool  # noqa: E402
 
 MODES = {"ii": ("image", "image"), "ss": ("spectrum", "spectrum"), "is": ("image", "spectrum"), "si": ("spectrum", "image")}

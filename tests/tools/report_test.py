@@ -358,6 +358,30 @@ class OpenCatalog(unittest.TestCase):
             open_catalog(self.store)
 
 
+class AnotherPython(unittest.TestCase):
+    """A Python without packages, as -S makes one of any."""
+    TOOLS = ("report", "compare_reports", "encoder_page", "search_page", "serve_search.py", "open_catalog.py")
+
+    def start(self, tool, python):
+        return subprocess.run([sys.executable, "-S", HOME / "tools" / tool, "--help"], capture_output=True, text=True, check=False,
+                              env=os.environ | {"ASTROCLIP_PYTHON": str(python)})
+
+    def test_tools_start_anew_in_the_python_that_is_named(self):
+        with tempfile.TemporaryDirectory() as folder:
+            python = Path(folder, "python")
+            python.write_text("#!/bin/sh\necho anew: \"$@\"\n")
+            python.chmod(0o755)
+            for tool in self.TOOLS:
+                self.assertEqual(self.start(tool, python).stdout, f"anew: {HOME / 'tools' / tool} --help\n")
+
+    @unittest.skipUnless(os.path.realpath(sys.executable) == os.path.realpath("/usr/bin/python3"), "another Python than Debian's")
+    def test_where_none_has_the_packages_one_line_says_which_and_how_to_get_them(self):
+        for tool in self.TOOLS:
+            done = self.start(tool, "/nonexistent")
+            self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (64, "", 1), done.stderr)
+            self.assertRegex(done.stderr, f"^{tool}: {sys.executable} .*has no module '(h5py|astropy)'; tools/setup.sh installs")
+
+
 if __name__ == "__main__":
     if len(sys.argv) == 3 and sys.argv[1] == "make":
         make_run(Path(sys.argv[2]))
