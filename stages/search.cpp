@@ -126,6 +126,7 @@ std::string digest_of_queries(const Queries& queries, const QueryOptions& o)
         digest.add(query.image.data(), query.image.size() * sizeof(float));
         digest.add(query.spectrum.data(), query.spectrum.size() * sizeof(float));
     }
+    for (const auto& one : queries.unmatched) digest.add(one);
     for (const auto* path : {&o.positions, &o.cutouts, &o.spectra}) {
         if (!path->empty()) digest.add(file_digest(*path));
     }
@@ -162,8 +163,7 @@ void run(const Options& o, stage::Context& context)
     const auto queries = find_queries(*catalogue, how, context.run.seed, compute, context.world);
     context.world.together([&] { inputs["queries"] = digest_of_queries(queries, how); });
     if (!queries.unmatched.empty() && context.world.is_root()) {
-        log::warn("{} positions have no galaxy within {} arcsec; results.json lists them",
-                  queries.unmatched.size(), how.match_radius_arcsec);
+        log::warn("{}; results.json lists them all", describe_unmatched(queries, how));
     }
     if (context.dry_run()) {
         context.print(fmt::format("search: {} queries among {} of {} galaxies", queries.all.size(),
@@ -183,11 +183,11 @@ void run(const Options& o, stage::Context& context)
     };
     const auto found = search_all(*catalogue, queries, nearest, context);
     context.world.on_root([&] {
-        write_results(output.path(), catalogue->reader(), queries, found, o.neighbours,
+        write_results(output, catalogue->reader(), queries, found, o.neighbours,
                       index ? index->facts() : nlohmann::json());
     });
     output.publish({{"kind", "search"}, {"queries", queries.all.size()}, {"pool", queries.pool}},
-                   result_files);
+                   result_files(queries));
     if (index && context.world.is_root()) {
         log::info("approximate: of the true ten nearest an index finds {}", index->facts().dump());
     }

@@ -2,15 +2,18 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <numeric>
 
 #include "core/log.hpp"
 #include "data/rows.hpp"
 #include "stages/embedding.hpp"
+#include "survey/arms.hpp"
 #include "survey/fits.hpp"
 #include "survey/legacy_survey.hpp"
 #include "survey/sky.hpp"
@@ -24,6 +27,27 @@ namespace {
 
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 constexpr std::size_t most_of_a_file = 10000;
+constexpr std::size_t most_shown = 1000;  // own objects of which the pixels are kept: 0.3 GB of images
+constexpr std::int64_t random_by_default = 16;
+constexpr std::size_t most_named = 5;
+
+// What each query of the options comes from: its option and the value; empty values are options not set.
+std::vector<std::pair<std::string, std::string>> set_options(const QueryOptions& o)
+{
+    std::vector<std::pair<std::string, std::string>> set{{"ids", o.ids},
+                                                         {"query-file", o.query_file},
+                                                         {"positions", o.positions},
+                                                         {"cutouts", o.cutouts},
+                                                         {"spectra", o.spectra}};
+    std::erase_if(set, [](const auto& one) { return one.second.empty(); });
+    return set;
+}
+
+// An empty list is a mistake on the way to it, not a wish for galaxies of our choice.
+[[noreturn]] void throw_empty(const std::string& path, const std::string& found, const std::string& expected)
+{
+    throw DataError(path, fmt::format("{}: there is nothing to search for; expected {}", found, expected));
+}
 
 std::int64_t parse_id(std::string_view text, const std::string& where)
 {
@@ -47,11 +71,17 @@ std::vector<std::int64_t> named_ids(const QueryOptions& o)
         if (!file) {
             throw MissingInput(o.query_file, "cannot be read (option query-file)");
         }
-        for (std::string line; std::getline(file, line);) {
+        const auto before = ids.size();
+        std::size_t lines = 0;
+        for (std::string line; std::getline(file, line); ++lines) {
             if (line.ends_with('\r')) line.pop_back();
             if (const auto text = survey::trimmed(line); !text.empty() && text[0] != '#') {
                 ids.push_back(parse_id(text, o.query_file));
             }
+        }
+        if (ids.size() == before) {
+            throw_empty(o.query_file, fmt::format("has {} lines and no object id in them", lines),
+                        "one object id a line");
         }
     }
     return ids;
@@ -66,6 +96,10 @@ void read_positions(const QueryOptions& o, Wanted& wanted)
     }
     wanted.ra = table->numbers(ra);
     wanted.dec = table->numbers(dec);
+    if (wanted.ra.empty()) {
+        throw_empty(o.positions, fmt::format("has the columns {} and {} and no rows", ra, dec),
+                    "one row a position");
+    }
     wanted.radius_arcsec = o.match_radius_arcsec;
     for (std::size_t i = 0; i < wanted.ra.size(); ++i) {
         if (!survey::is_position(wanted.ra[i], wanted.dec[i])) {
@@ -160,6 +194,9 @@ OwnObjects read_cutouts(const std::string& path, const survey::CutoutOptions& ho
         throw DataError(path, fmt::format("lists {} cutouts; at most {} can be queries",
                                           file->entries().size(), most_of_a_file));
     }
+    if (file->entries().empty()) {
+        throw_empty(path, "lists no cutouts", "one row or more");
+    }
     for (std::size_t i = 0; i < file->entries().size(); ++i) {
         const auto& entry = file->entries()[i];
         take(entry.refusal ? entry.refusal : file->read(i, cutout), entry.object_id);
@@ -174,6 +211,9 @@ OwnObjects read_spectra(const std::string& path)
     if (file->targets().size() > most_of_a_file) {
         throw DataError(path, fmt::format("holds {} spectra; at most {} can be queries",
                                           file->targets().size(), most_of_a_file));
+    }
+    if (file->targets().empty()) {
+        throw_empty(path, "holds no spectra", "one row or more");
     }
     for (const auto& target : file->targets()) {
         const auto spectrum = file->read(target);
@@ -210,8 +250,22 @@ void embed_all(std::vector<Query>& queries, std::vector<float> Query::*vector, c
     }
 }
 
-std::vector<Query> of_cutouts(const QueryOptions& o, const nlohmann::json& facts,
-                              const stage::EmbeddingModel& model)
+// Their queries after those that there are, and what is kept of their pixels.
+void add(OwnObjects own, const store::Schema& schema, Queries& queries, OwnPixels& pixels)
+{
+    const auto items = own.flux.size() / own.queries.size();
+    pixels.schema = schema;
+    pixels.query.resize(std::min(own.queries.size(), most_shown));
+    std::iota(pixels.query.begin(), pixels.query.end(), std::ssize(queries.all));
+    for (const auto& [from, to] : {std::pair{&own.flux, &pixels.flux}, {&own.ivar, &pixels.ivar}}) {
+        if (from->empty()) continue;
+        to->assign(from->begin(), from->begin() + static_cast<std::ptrdiff_t>(pixels.query.size() * items));
+    }
+    queries.all.insert(queries.all.end(), own.queries.begin(), own.queries.end());
+}
+
+void add_cutouts(const QueryOptions& o, const nlohmann::json& facts, const stage::EmbeddingModel& model,
+                 Queries& queries)
 {
     if (model.network->image_width() == 0) {
         throw DataError(o.model, "embeds no images, so that 'cutouts' cannot be searched for");
@@ -224,10 +278,11 @@ std::vector<Query> of_cutouts(const QueryOptions& o, const nlohmann::json& facts
     const auto flux = as_tensor(own.flux, own.queries.size(), {std::ssize(how.bands), how.size, how.size});
     embed_all(own.queries, &Query::image,
               [&](auto first, auto some) { return model.embed_images(flux.narrow(0, first, some)); });
-    return own.queries;
+    const auto schema = store::images(how.bands, static_cast<int>(how.size), how.pixel_scale_arcsec);
+    add(std::move(own), schema, queries, queries.cutouts);
 }
 
-std::vector<Query> of_spectra(const QueryOptions& o, const stage::EmbeddingModel& model)
+void add_spectra(const QueryOptions& o, const stage::EmbeddingModel& model, Queries& queries)
 {
     if (model.network->spectrum_width() == 0) {
         throw DataError(o.model, "embeds no spectra, so that 'spectra' cannot be searched for");
@@ -239,10 +294,10 @@ std::vector<Query> of_spectra(const QueryOptions& o, const stage::EmbeddingModel
     embed_all(own.queries, &Query::spectrum, [&](auto first, auto some) {
         return model.embed_spectra(flux.narrow(0, first, some), ivar.narrow(0, first, some));
     });
-    return own.queries;
+    add(std::move(own), store::spectra(survey::desi_wavelength()), queries, queries.spectra);
 }
 
-std::vector<Query> of_files(const QueryOptions& o, const store::Reader& reader, at::Device device)
+Queries of_files(const QueryOptions& o, const store::Reader& reader, at::Device device)
 {
     if (o.cutouts.empty() && o.spectra.empty()) {
         return {};
@@ -254,12 +309,9 @@ std::vector<Query> of_files(const QueryOptions& o, const store::Reader& reader, 
                                              reader.path(), model.content_id, made_with));
     }
     const train::Autocast autocast(facts.value("precision", "fp32"), device.type());
-    std::vector<Query> queries;
-    if (!o.cutouts.empty()) queries = of_cutouts(o, facts, model);
-    if (!o.spectra.empty()) {
-        const auto more = of_spectra(o, model);
-        queries.insert(queries.end(), more.begin(), more.end());
-    }
+    Queries queries;
+    if (!o.cutouts.empty()) add_cutouts(o, facts, model, queries);
+    if (!o.spectra.empty()) add_spectra(o, model, queries);
     return queries;
 }
 
@@ -267,7 +319,16 @@ std::vector<Query> of_files(const QueryOptions& o, const store::Reader& reader, 
 // one again.
 Query mean_of(const std::vector<Query>& queries)
 {
-    Query mean{.name = fmt::format("mean of {}", queries.size())};
+    const auto count = std::ssize(queries);
+    Examples examples;
+    for (const auto& query : queries) {
+        examples.image += query.image.empty() ? 0 : 1;
+        examples.spectrum += query.spectrum.empty() ? 0 : 1;
+    }
+    Query mean{.name = fmt::format("mean of {}", count), .examples = examples};
+    if (examples.image != count || examples.spectrum != count) {
+        mean.name += fmt::format(": {} images and {} spectra", examples.image, examples.spectrum);
+    }
     for (const auto modality : {&Query::image, &Query::spectrum}) {
         std::vector<float> sum;
         for (const auto& query : queries) {
@@ -296,8 +357,8 @@ void bind(config::Section options, QueryOptions& o)
         .option("model", o.model, "for own files: the model that the catalogue was made with", runtime_only())
         .option("mean", o.mean, "search for the mean of all queries instead of each: 'more like these'")
         .option("random", o.random,
-                "without queries: this many galaxies of the pool, chosen by a hash of their ids",
-                config::at_least(1));
+                "without queries: this many galaxies of the pool, chosen by a hash of their ids (0: 16)",
+                config::at_least(0));
 }
 
 Queries find_queries(const Catalogue& catalogue, const QueryOptions& o, std::uint64_t seed,
@@ -307,11 +368,18 @@ Queries find_queries(const Catalogue& catalogue, const QueryOptions& o, std::uin
     Wanted wanted;
     Queries queries;
     world.together([&] {
+        const auto set = set_options(o);
+        if (o.random > 0 && !set.empty()) {
+            throw ConfigError(
+                fmt::format("'random' = {} is for a search without queries, and '{}' = '{}' "
+                            "names some: leave one of them out",
+                            o.random, set[0].first, set[0].second));
+        }
         wanted.ids = named_ids(o);
         if (!o.positions.empty()) read_positions(o, wanted);
-        queries.all = of_files(o, reader, compute.device);
+        queries = of_files(o, reader, compute.device);
         wanted.seed = seed;
-        wanted.random = wanted.ids.empty() && wanted.ra.empty() && queries.all.empty() ? o.random : 0;
+        if (set.empty()) wanted.random = o.random > 0 ? o.random : random_by_default;
     });
     const auto found = catalogue.find(wanted, world);
     queries.pool = found.pool;
@@ -319,9 +387,10 @@ Queries find_queries(const Catalogue& catalogue, const QueryOptions& o, std::uin
         auto rows = found.random;
         for (std::size_t i = 0; i < wanted.ids.size(); ++i) {
             if (found.of_ids[i] < 0) {
-                throw DataError(reader.path(), fmt::format("holds no object {}", wanted.ids[i]));
+                queries.unmatched.push_back(std::to_string(wanted.ids[i]));
+            } else {
+                rows.push_back(found.of_ids[i]);
             }
-            rows.push_back(found.of_ids[i]);
         }
         for (std::size_t i = 0; i < wanted.ra.size(); ++i) {
             if (found.of_positions[i] < 0) {
@@ -336,12 +405,34 @@ Queries find_queries(const Catalogue& catalogue, const QueryOptions& o, std::uin
             throw DataError(reader.path(),
                             queries.unmatched.empty()
                                 ? "holds no galaxy of the pool that is searched"
-                                : fmt::format("has no galaxy within {} arcsec of any of {} positions",
-                                              wanted.radius_arcsec, queries.unmatched.size()));
+                                : "holds nothing of what is searched for; " + describe_unmatched(queries, o));
         }
         if (o.mean) queries.all = {mean_of(queries.all)};
+        for (auto* pixels : {&queries.cutouts, &queries.spectra}) {
+            for (auto& number : pixels->query) number += std::ssize(known);
+            if (o.mean) *pixels = {};
+            if (!world.is_root()) pixels->flux = pixels->ivar = {};
+        }
     });
     return queries;
+}
+
+std::string describe_unmatched(const Queries& queries, const QueryOptions& o)
+{
+    std::vector<std::string> ids, positions, parts;
+    for (const auto& one : queries.unmatched) {
+        (one.find(' ') == std::string::npos ? ids : positions).push_back(one);
+    }
+    const auto add_part = [&](const std::string& what, const std::vector<std::string>& all) {
+        if (all.empty()) return;
+        const auto named = static_cast<std::ptrdiff_t>(std::min(all.size(), most_named));
+        parts.push_back(fmt::format("{}: {} ({}{})", what, all.size(),
+                                    fmt::join(all.begin(), all.begin() + named, ", "),
+                                    named < std::ssize(all) ? ", ..." : ""));
+    };
+    add_part("ids that are not in the catalogue", ids);
+    add_part(fmt::format("positions without a galaxy within {} arcsec", o.match_radius_arcsec), positions);
+    return fmt::format("{}", fmt::join(parts, "; "));
 }
 
 }  // namespace astroclip::search

@@ -7,8 +7,9 @@
 #include <cmath>
 #include <limits>
 
+#include "core/hdf5.hpp"
 #include "data/rows.hpp"
-#include "store/publication.hpp"
+#include "store/columns.hpp"
 #include "survey/fits_table.hpp"
 
 namespace astroclip::search {
@@ -163,7 +164,11 @@ nlohmann::json json_of(const Queries& queries, const std::vector<Line>& lines, c
             {"ra", number_or_null(query.ra)},
             {"dec", number_or_null(query.dec)},
             {"z_spec", number_or_null(galaxies.z(query.row))},
+            {"examples", nlohmann::json()},
             {"neighbours", nlohmann::json::object()}};
+        if (query.examples) {
+            one["examples"] = {{"image", query.examples->image}, {"spectrum", query.examples->spectrum}};
+        }
         for (; line != lines.end() && line->query == &query; ++line) {
             one["neighbours"][line->mode->name].push_back({{"object_id", galaxies.object_id(line->row)},
                                                            {"row", line->row},
@@ -177,12 +182,70 @@ nlohmann::json json_of(const Queries& queries, const std::vector<Line>& lines, c
     return all;
 }
 
+void write_column(hid_t group, const store::Column& column, std::size_t rows, const void* values,
+                  const std::string& path)
+{
+    const auto dataset = store::create_column(group, column, rows, store::chunk_rows(column, rows), path);
+    hdf5::checked(H5Dwrite(dataset, store::memory_type(column.type), H5S_ALL, H5S_ALL, H5P_DEFAULT, values),
+                  path, "write");
+}
+
+void write_group(hid_t file, const std::string& name, const OwnPixels& pixels, const store::Request& request,
+                 const std::string& path)
+{
+    const auto rows = pixels.query.size();
+    if (rows == 0) return;
+    const hdf5::Handle group(
+        hdf5::checked(H5Gcreate2(file, name.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), path,
+                      "create group"),
+        H5Gclose);
+    store::write_root_attributes(group, pixels.schema, request);
+    for (const auto& axis : pixels.schema.axes) store::write_axis(group, axis, path);
+    write_column(group,
+                 {"query", store::Type::i64, {}, "", "place among the queries of results.json, from 0"}, rows,
+                 pixels.query.data(), path);
+    for (const auto& [column_name, values] : {std::pair{"flux", &pixels.flux}, {"ivar", &pixels.ivar}}) {
+        if (values->empty()) continue;
+        const auto& column = pixels.schema.column(column_name);
+        if (values->size() != rows * column.row_items()) {
+            throw InternalError(fmt::format("{} queries with {} values of {}", rows, values->size(), name));
+        }
+        write_column(group, column, rows, values->data(), path);
+    }
+}
+
+void write_own_pixels(const std::string& final_path, const Queries& queries, const store::Request& request)
+{
+    store::publish_file(final_path, [&](const std::string& path) {
+        hdf5::Handle file(hdf5::checked(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, store::file_creation(),
+                                                  store::file_access()),
+                                        path, "create file"),
+                          H5Fclose);
+        write_group(file, "images", queries.cutouts, request, path);
+        write_group(file, "spectra", queries.spectra, request, path);
+        file.reset();
+    });
+}
+
+bool has_own(const Queries& queries)
+{
+    return !queries.cutouts.query.empty() || !queries.spectra.query.empty();
+}
+
 }  // namespace
 
-void write_results(const std::string& folder, const store::Reader& catalogue, const Queries& queries,
+std::vector<std::string> result_files(const Queries& queries)
+{
+    std::vector<std::string> files{"results.csv", "results.fits", "results.json"};
+    if (has_own(queries)) files.push_back("queries.h5");
+    return files;
+}
+
+void write_results(const store::Output& output, const store::Reader& catalogue, const Queries& queries,
                    const std::vector<Found>& found, std::int64_t neighbours,
                    const nlohmann::json& approximate)
 {
+    const auto& folder = output.path();
     const auto lines = lines_of(queries, found);
     std::vector<std::int64_t> rows;
     for (const auto& line : lines) rows.push_back(line.row);
@@ -197,6 +260,7 @@ void write_results(const std::string& folder, const store::Reader& catalogue, co
                                 {"queries", json_of(queries, lines, galaxies)}};
     store::publish_text(folder + "/results.csv", csv_of(lines, galaxies));
     write_fits(folder + "/results.fits", lines, galaxies, catalogue.content_id());
+    if (has_own(queries)) write_own_pixels(folder + "/queries.h5", queries, output.request());
     store::publish_text(folder + "/results.json",
                         all.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }

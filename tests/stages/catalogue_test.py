@@ -12,6 +12,7 @@ import sys
 import tempfile
 import unittest
 
+import h5py
 import numpy as np
 from astropy.table import Table
 
@@ -100,7 +101,7 @@ class Search(unittest.TestCase):
             lines = list(csv.DictReader(file))
         self.assertEqual(len(lines), sum(len(n) for query in queries for n in query["neighbours"].values()))
 
-    def test_ids_can_be_asked_for_and_an_unknown_one_is_refused(self):
+    def test_ids_can_be_asked_for_and_unknown_ones_alone_are_refused(self):
         known = sorted(ids("embeddings"))[3]
         with tempfile.TemporaryDirectory() as folder:
             line = [str(pipeline.BIN / "astroclip-search"), "--embeddings", str(RUN / "embeddings"), "--output", folder + "/found"]
@@ -122,6 +123,14 @@ class SearchFor(unittest.TestCase):
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.folder)
+
+    def refused(self, code, words, *more, ranks=1):
+        line = [*pipeline.launcher(ranks), str(pipeline.BIN / "astroclip-search"), "--embeddings", str(RUN / "embeddings"), "--output",
+                str(self.folder / "refused"), *map(str, more)]
+        done = subprocess.run(line, capture_output=True, text=True, env=pipeline.environment(), timeout=300, check=False)
+        self.assertEqual(done.returncode, code, done.stderr)
+        for word in map(str, words):
+            self.assertIn(word, done.stderr)
 
     def search(self, *more, ranks=1, code=0):
         output = self.folder / f"found-{len(list(self.folder.iterdir()))}"
@@ -147,6 +156,41 @@ class SearchFor(unittest.TestCase):
         self.search("--positions", self.write("nowhere.csv", "ra,dec\n123.4,-56.7\n"), code=65)
         self.search("--positions", self.write("wrong.csv", "ra,dec\n123.4,-96.7\n"), code=65)
         self.search("--positions", self.write("columns.csv", "a,b\n1,2\n"), code=65)
+
+    def test_an_empty_list_is_refused_and_not_answered_with_galaxies_of_our_choice(self):
+        with h5py.File(self.folder / "none.h5", "w") as file, h5py.File(sorted((RUN / "survey/images").rglob("*.h5"))[0]) as some:
+            for name in some:
+                file[name] = some[name][:0]
+        with h5py.File(self.folder / "none.hdf5", "w") as file:
+            for name in ("spectrum_flux", "spectrum_ivar", "spectrum_lambda", "spectrum_mask"):
+                file[name] = np.empty((0, 7781), np.float32)
+            for name in ("object_id", "ra", "dec", "Z"):
+                file[name] = np.empty(0, np.int64 if name == "object_id" else np.float64)
+        for option, path, words in (("--query-file", self.write("none.txt", ""), "0 lines"),
+                                    ("--query-file", self.write("comments.txt", "# object_id\n\n"), "2 lines"),
+                                    ("--positions", self.write("none.csv", "ra,dec\n"), "columns ra and dec and no rows"),
+                                    ("--cutouts", self.write("cutouts.csv", "file,object_id,ra,dec\n"), "no cutouts"),
+                                    ("--cutouts", self.folder / "none.h5", "no cutouts"),
+                                    ("--spectra", self.folder / "none.hdf5", "no spectra")):
+            with self.subTest(path=path.name):
+                model = ("--model", RUN / "aligned") if option in ("--cutouts", "--spectra") else ()
+                self.refused(65, [path, words, "nothing to search for; expected one"], option, path, *model)
+        # Beside others too: who names a file means it.
+        self.refused(65, ["none.txt"], "--query-file", self.folder / "none.txt", "--ids", self.table["object_id"][0], ranks=2)
+
+    def test_random_galaxies_are_for_a_search_without_queries(self):
+        self.refused(64, ["'random' = 5", "'ids'"], "--ids", self.table["object_id"][0], "--random", 5)
+        for more, queries in ((("--random", 5), 5), ((), 16)):
+            self.assertEqual(len(self.search(*more)[1]["queries"]), queries)
+
+    def test_unknown_ids_are_told_and_the_others_searched_for(self):
+        known = [int(one) for one in self.table["object_id"][:2]]
+        path = self.write("ids.txt", f"{known[0]}\n5\n{known[1]}\n7\n")
+        for ranks in (1, 3):
+            _, found = self.search("--query-file", path, "--positions", self.write("far.csv", "ra,dec\n123.4,-56.7\n"), ranks=ranks)
+            self.assertEqual([query["object_id"] for query in found["queries"]], known)
+            self.assertEqual(found["unmatched"], ["5", "7", "123.40000000 -56.70000000"])
+        self.refused(65, ["ids that are not in the catalogue: 7 (1, 2, 3, 4, 5, ...)"], "--ids", "1,2,3,4,5,6,7")
 
     def test_an_index_of_which_all_is_looked_at_finds_what_exact_search_finds(self):
         index = self.folder / "index"
@@ -188,10 +232,30 @@ class SearchFor(unittest.TestCase):
             given = [one["score"] for one in found["queries"][0]["neighbours"][mode]]
             np.testing.assert_allclose(given, scores[:5], atol=1e-5)
 
+    def test_mean_says_how_many_examples_have_each_modality(self):
+        both = self.table[:3]
+        own = ("--model", RUN / "aligned", "--spectra", sorted((RUN / "survey/spectra").rglob("coadd-*.fits"))[0])
+        spectra = len(self.search(*own)[1]["queries"])
+        output, found = self.search("--ids", ",".join(str(one) for one in both["object_id"]), "--mean", *own)
+        query, = found["queries"]
+        self.assertEqual(query["examples"], {"image": 3, "spectrum": 3 + spectra})
+        self.assertEqual(query["name"], f"mean of {3 + spectra}: 3 images and {3 + spectra} spectra")
+        mean = both["image_embedding"].astype(np.float64).mean(axis=0)
+        scores = np.sort(self.table["image_embedding"] @ (mean / np.linalg.norm(mean)))[::-1]
+        np.testing.assert_allclose([one["score"] for one in query["neighbours"]["ii"]], scores[:8], atol=1e-5)
+        text = self.page(output).read_text()
+        self.assertIn("image → images, mean of 3 images", text)
+        self.assertIn(f"spectrum → spectra, mean of {3 + spectra} spectra", text)
+
+    def page(self, output):
+        return pathlib.Path(pipeline.call([sys.executable, str(pipeline.SOURCE / "tools/search_page"), str(output), "--images", str(RUN / "images"),
+                                           "--spectra", str(RUN / "spectra"), "--pairs", str(RUN / "pairs")]).strip())
+
     def test_own_files_find_the_galaxy_that_they_show(self):
         spectra = sorted((RUN / "survey/spectra").rglob("coadd-*.fits"))[0]
         images = sorted((RUN / "survey/images").rglob("*.h5"))[0]
-        _, found = self.search("--model", RUN / "aligned", "--spectra", spectra, "--cutouts", images, "--neighbours", 1)
+        output, found = self.search("--model", RUN / "aligned", "--spectra", spectra, "--cutouts", images, "--neighbours", 1)
+        self.own_pixels_are_those_of_the_stores(output, found)
         compared = 0
         ids = set(self.table["object_id"])
         for query in found["queries"]:
@@ -205,6 +269,31 @@ class SearchFor(unittest.TestCase):
         self.search("--spectra", spectra, code=64)  # no model
         self.search("--spectra", spectra, "--model", RUN / "spectrum-encoder", code=65)  # not the catalogue's
 
+    def own_pixels_are_those_of_the_stores(self, output, found):
+        compared = 0
+        with h5py.File(output / "queries.h5") as kept:
+            places = [*kept["images/query"][:], *kept["spectra/query"][:]]
+            self.assertEqual(places, list(range(len(found["queries"]))))
+            for kind, columns in (("images", ["flux"]), ("spectra", ["flux", "ivar"])):
+                store = Store(RUN / kind)
+                row = {int(each): i for i, each in enumerate(store["object_id"][:])}
+                self.assertEqual(kept[f"{kind}/flux"].attrs["unit"], store["flux"].attrs["unit"])
+                for i, place in enumerate(kept[f"{kind}/query"][:]):
+                    at = row.get(found["queries"][place]["object_id"])
+                    for name in columns if at is not None else ():
+                        ours, theirs = kept[f"{kind}/{name}"][i], store[name][at]
+                        if kind == "images":  # as the model looks at them: the middle
+                            cut = [(theirs.shape[axis] - ours.shape[axis]) // 2 for axis in (1, 2)]
+                            theirs = theirs[:, cut[0]:cut[0] + ours.shape[1], cut[1]:cut[1] + ours.shape[2]]
+                        np.testing.assert_array_equal(ours, theirs)
+                        compared += 1
+            np.testing.assert_array_equal(kept["spectra/wavelength"][:], Store(RUN / "spectra")["wavelength"][:])
+        self.assertGreater(compared, 20)
+        text = self.page(output).read_text()
+        self.assertIn(f'alt="image of {found["queries"][0]["name"]}"', text)
+        last = min(len(found["queries"]), 50) - 1
+        self.assertIn(f'of {found["queries"][last]["name"]}"', text)
+
     def test_fits_csv_and_page_say_what_the_json_says(self):
         output, found = self.search("--ids", self.table["object_id"][0], "--neighbours", 4)
         table = Table.read(output / "results.fits")
@@ -216,9 +305,7 @@ class SearchFor(unittest.TestCase):
         np.testing.assert_allclose(table["score"], [one[2] for one in expected], atol=1e-6)
         self.assertEqual([(line["mode"], int(line["object_id"])) for line in lines], [one[:2] for one in expected])
         self.assertEqual(str(table["ra"].unit), "deg")
-        page = pathlib.Path(pipeline.call([sys.executable, str(pipeline.SOURCE / "tools/search_page"), str(output), "--images", str(RUN / "images"),
-                                           "--spectra", str(RUN / "spectra"), "--pairs", str(RUN / "pairs")]).strip())
-        text = page.read_text()
+        text = self.page(output).read_text()
         self.assertGreater(text.count("data:image/jpeg"), 6)  # the query, three other images in ii, four in si
         self.assertGreater(text.count('<svg class="spectrum"'), 6)
         self.assertNotIn("http", text.replace("http://www.w3.org", ""))
