@@ -24,7 +24,7 @@ encoder() { # ENCODER CONFIG MORE...: pretrains into the folder ENCODER and embe
 # R² of what the embeddings of MODEL know of held-out galaxies, beside those of other models.
 compare() { # OUTPUT CONFIG TRUTH MODEL EMBEDDINGS NAME=EMBEDDINGS,...
     run_stage evaluate --config "$2" "${stores[@]}" --labels "$3" --label-columns LOG_MSTAR,SHAPE_R,SERSIC,AXIS_RATIO \
-        --model "$4" --embeddings "$5" --compare "$6" --few-shot-epochs 0 --flows 0 --label-fractions none --output "$1"
+        --model "$4" --embeddings "$5" --compare "$6" --morphology '' --few-shot-epochs 0 --flows 0 --label-fractions none --output "$1"
     /usr/bin/python3 - "$1/evaluation.json" <<'END'
 import json, sys
 scores = json.load(open(sys.argv[1]))
