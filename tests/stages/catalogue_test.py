@@ -325,7 +325,7 @@ class EncoderPage(unittest.TestCase):
         held_out = set(pairs["object_id"][:][pairs["split"][:] == 1].tolist())
         self.assertEqual([list(query["neighbours"]) for query in queries], [["ii"]] * 3)
         self.assertLessEqual({one["object_id"] for query in queries for one in query["neighbours"]["ii"]}, held_out)
-        self.assertEqual(page.read_text().count("data:image/jpeg"), 3 * (1 + 4))
+        self.assertEqual(page.read_text().count("data:image/jpeg"), 3 * (1 + 4) + 1)  # and the map with galaxies
         self.assertIn("Image embeddings</b> by redshift (PCA)", page.read_text())
         made = (folder / "image-encoder-page/embeddings/manifest.json").stat().st_mtime_ns
         pipeline.call([*line[:-3], "2"])

@@ -125,7 +125,8 @@ def make_evaluation(run, ids, z, random):
     (run / "evaluation" / "evaluation.json").write_text(json.dumps({
         "photo_z": scores, "retrieval": {"is": one, "si": one}, "neighbours": 64,
         "photo_z_few_shot": {name: {"r2": 0.71} for name in scores},
-        "properties": {"LOG_MSTAR": {"image": {"r2": 0.7}, "spectrum": {"r2": 0.8}}}, "labels": {"left_out": {"LOG_MSTAR": 12}},
+        "properties": {"LOG_MSTAR": {"image": {"r2": 0.7, "r2_low": 0.66, "r2_high": 0.74, "n": 59}, "spectrum": {"r2": 0.8}},
+                       "mean": {"image": {"r2": 0.7, "n": 59}, "spectrum": {"r2": 0.8}}}, "labels": {"left_out": {"LOG_MSTAR": 12}},
         "photo_z_supervised": {"ResNet18 image": supervised},
         "properties_supervised": {"LOG_MSTAR": {"ResNet18 image": {"r2": 0.69}}},
         "properties_few_shot": {"LOG_MSTAR": {"image": {"r2": 0.72}, "SpecFormer spectrum": {"r2": None}}},
@@ -133,12 +134,13 @@ def make_evaluation(run, ids, z, random):
         "across_modalities": {"image_from_spectrum": {"redshift": {"r2": 0.64}}},
         "label_curves": {"redshift": {"image": [{"labels": 10, "share": 0.1, "r2": 0.3, "few_shot_r2": None},
                                                 {"labels": 100, "share": 1, "r2": 0.6, "few_shot_r2": 0.61}]}},
-        "morphology": {"bar": {"answers": ["strong", "weak", "no"], "image": {"accuracy": 0.8, "f1": 0.78, "majority": 0.6, "n": 30,
-                                                                            "confusion": [[3, 1, 0], [1, 5, 2], [0, 2, 16]]}},
+        "morphology": {"bar": {"answers": ["strong", "weak", "no"], "image": {"accuracy": 0.8, "accuracy_low": 0.71, "accuracy_high": 0.89,
+                                                                            "f1": 0.78, "majority": 0.6, "n": 30, "confusion": [[3, 1, 0], [1, 5, 2], [0, 2, 16]]}},
                        "merging": {"answers": ["none", "merger"], "left_out": "all votes are for one answer"},
                        "mean": {"image": {"accuracy": 0.8, "f1": 0.78, "questions": 1}}},
         "table": [{"source": "image", "model": "AstroCLIP", "type": "zero-shot",
-                   "ours": {"redshift": scores["image"], "properties": {"r2": 0.7}, "morphology": {"accuracy": 0.8}},
+                   "ours": {"redshift": scores["image"], "properties": {"r2": 0.7},
+                            "morphology": {"accuracy": 0.8, "accuracy_low": 0.73, "accuracy_high": 0.87}},
                    "published": {"redshift": 0.79, "properties": 0.47, "morphology": 0.76}},
                   {"source": "image", "model": "ResNet18", "type": "supervised", "ours": {"redshift": supervised, "properties": None},
                    "published": {"redshift": 0.77, "properties": 0.43, "morphology": None}},
@@ -148,7 +150,14 @@ def make_evaluation(run, ids, z, random):
     lines = [",".join(("object_id", "z_true", *predictions))]
     lines += [f"{ids[row]},{z[row]}," + ",".join(str(values[i]) for values in predictions.values()) for i, row in enumerate(test)]
     (run / "evaluation" / "predictions.csv").write_text("\n".join(lines) + "\n")
-    write_manifest(run / "evaluation", {"kind": "evaluation"}, ["evaluation.json", "predictions.csv"])
+    mass = 9 + 5 * z[test]
+    cells = np.char.mod("%.5f", np.stack([mass, mass + 0.2 * random.normal(size=len(test)), mass + 0.1 * random.normal(size=len(test))], 1))
+    cells[0] = ""  # a galaxy without the label
+    lines = ["object_id,LOG_MSTAR,LOG_MSTAR by image,LOG_MSTAR by spectrum"] + [f"{ids[row]},{','.join(cells[i])}" for i, row in enumerate(test)]
+    (run / "evaluation" / "properties.csv").write_text("\n".join(lines) + "\n")
+    lines = ["object_id,image_1,image_2,spectrum_1,spectrum_2"] + [f"{ids[row]},{z[row]},0.5,{-z[row]},{z[row] ** 2}" for row in test]
+    (run / "evaluation" / "map.csv").write_text("\n".join(lines) + "\n")
+    write_manifest(run / "evaluation", {"kind": "evaluation"}, ["evaluation.json", "predictions.csv", "properties.csv", "map.csv"])
 
 
 def make_trainings(run, random):
@@ -270,14 +279,57 @@ class Report(unittest.TestCase):
         self.assertIn("ResNet18 image, trained on labels", page)
         self.assertNotIn("<b>0.375</b>", page)  # of another model than the published one
         for words in ("attention and tokens", "KoLeo", "held-out galaxies: a pair is on the diagonal", "Logit scale over time",
-                      "image head", "coloured by g − r [mag]", "effective rank"):
+                      "image head", "coloured by g − r [mag]", "effective rank", "predicted LOG_MSTAR against true LOG_MSTAR from spectrum",
+                      "coloured by LOG_MSTAR", "Galaxies at their places among the image embeddings", "up to 60 of 300 objects",
+                      "0.700 <small>0.66–0.74", "0.800 <small>0.71–0.89", "0.80</b> <small>0.73–0.87"):
             self.assertIn(words, page)
+        self.assertIn("59 galaxies", page)
         self.assertEqual(figures["retrieval"]["is"]["recall_at_10"], 0.81)
         self.assertEqual(set(figures["photo_z"]), {"image", "spectrum", "untrained", "magnitudes", "pixels"})
         self.assertEqual(figures["losses"]["align"]["steps"], 600)
         self.assertIsNotNone(figures["losses"]["align"]["best_validation"])
         self.assertEqual(figures["rejects"]["spectra"]["damage"], 2)
         self.assertEqual(next(s for s in figures["stages"] if s["stage"] == "align")["seconds"], 12.5)
+
+    def test_evaluation_without_single_properties_and_components_still_gives_a_report(self):
+        make_run(self.run_folder)
+        for name in ("properties.csv", "map.csv"):
+            (self.run_folder / "evaluation" / name).unlink()
+        page, _ = self.read()
+        self.assertNotIn("against true LOG_MSTAR", page)
+        self.assertIn("up to 300 of 300 objects", page)
+        self.assertIn("coloured by redshift", page)
+
+    def test_damaged_table_is_named_with_its_place(self):
+        make_run(self.run_folder)
+        for text, words in (("object_id,LOG_MSTAR\n7,nine\n", "column 'LOG_MSTAR'"), ("object_id,LOG_MSTAR\n7\n", "line 2 has 1 fields, 2 expected")):
+            (self.run_folder / "evaluation" / "properties.csv").write_text(text)
+            done = report(self.run_folder)
+            self.assertEqual(done.returncode, 65)
+            self.assertIn("properties.csv", done.stderr)
+            self.assertIn(words, done.stderr)
+
+    def test_report_of_another_evaluation_stands_beside_the_first(self):
+        make_run(self.run_folder)
+        self.read()
+        table = self.run_folder / "beside" / "table"
+        table.parent.mkdir()
+        (self.run_folder / "evaluation").rename(table)
+        manifest = json.loads((table / "manifest.json").read_text())
+        manifest["request"] = {"inputs": {"embeddings": "c0ffee"}}
+        (table / "manifest.json").write_text(json.dumps(manifest))
+        done = report(self.run_folder, "--evaluation", table)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        page = (self.run_folder / "report" / "report-table.html").read_text(encoding="utf-8")
+        self.assertIn("beside/table", page)
+        self.assertNotIn("Not evaluated", page)
+        manifest["request"] = {"inputs": {"embeddings": "another"}}
+        (table / "manifest.json").write_text(json.dumps(manifest))
+        done = report(self.run_folder, "--evaluation", table)
+        self.assertEqual(done.returncode, 65)
+        self.assertIn("of catalogue another", done.stderr)
+        self.assertEqual(report(self.run_folder, "--evaluation", table / "none").returncode, 66)
+        self.assertEqual(report(self.run_folder, "--evaluation", self.run_folder / "aligned").returncode, 65)
 
     def test_run_of_which_nothing_is_there_says_so(self):
         page, figures = self.read()
@@ -295,6 +347,9 @@ class Report(unittest.TestCase):
     def test_wrong_argument_ends_with_the_code_of_the_table(self):
         self.assertEqual(report(self.run_folder / "none").returncode, 66)
         self.assertEqual(report("--wrong").returncode, 64)
+        make_stores(self.run_folder, np.random.default_rng(1))
+        self.assertEqual(report(self.run_folder / "images").returncode, 65)
+        self.assertFalse((self.run_folder / "images" / "report").exists())
 
     def test_umap_that_is_not_installed_is_asked_for_by_name(self):
         (self.run_folder / "umap.py").write_text("raise ImportError('No module named umap')\n")
@@ -305,32 +360,88 @@ class Report(unittest.TestCase):
         self.assertFalse((self.run_folder / "report").exists())
 
 
+def compare(*words):
+    return subprocess.run([sys.executable, HOME / "tools" / "compare_reports", *words], capture_output=True, text=True, check=False)
+
+
 class CompareReports(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.runs = [self.folder / name for name in ("a", "b")]
+
+    def make_runs(self, **changes):
+        """Two runs, of which the second's evaluation has these changes: {top level name: function of its value}."""
+        for place, run in enumerate(self.runs):
+            make_run(run)
+            manifest = json.loads((run / "aligned" / "manifest.json").read_text())
+            manifest["request"] = {"configuration": {"batch-size": 64 << place, "steps": 20}}
+            (run / "aligned" / "manifest.json").write_text(json.dumps(manifest))
+        path = self.runs[1] / "evaluation" / "evaluation.json"
+        scores = json.loads(path.read_text())
+        for name, change in changes.items():
+            change(scores[name])
+        path.write_text(json.dumps(scores))
+
+    def page(self):
+        done = compare(*self.runs, "--output", self.folder / "both.html")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        page = (self.folder / "both.html").read_text(encoding="utf-8")
+        checker = Checker()
+        checker.feed(page)
+        self.assertEqual((checker.open, checker.faults), ([], []))
+        self.assertTrue(all(load.startswith(("data:", "#")) for load in checker.loads))
+        return page
+
+    def row(self, page, title, *cells):
+        """The last cell of the row that begins with these in the table of this title."""
+        start = "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells)
+        found = page.split(f"<summary>{title} ")[1].split("</details>")[0]
+        self.assertEqual(found.count(start), 1, start)
+        return found.split(start)[1].split("</tr>")[0].rsplit("<td>", 1)[1].removesuffix("</td>")
+
     def test_two_runs_stand_in_one_page_with_their_differences(self):
-        with tempfile.TemporaryDirectory() as name:
-            runs = [Path(name) / one for one in ("a", "b")]
-            for place, run in enumerate(runs):
-                make_run(run)
-                manifest = json.loads((run / "aligned" / "manifest.json").read_text())
-                manifest["request"] = {"configuration": {"batch-size": 64 << place, "steps": 20}}
-                (run / "aligned" / "manifest.json").write_text(json.dumps(manifest))
-            path = runs[1] / "evaluation" / "evaluation.json"
-            scores = json.loads(path.read_text())
-            scores["photo_z"]["image"]["r2"] += 0.125
-            path.write_text(json.dumps(scores))
-            line = [sys.executable, HOME / "tools" / "compare_reports", *runs, "--output", Path(name) / "both.html"]
-            done = subprocess.run(line, capture_output=True, text=True)
-            self.assertEqual(done.returncode, 0, done.stderr)
-            page = (Path(name) / "both.html").read_text()
-            checker = Checker()
-            checker.feed(page)
-            self.assertEqual((checker.open, checker.faults), ([], []))
-            self.assertTrue(all(load.startswith(("data:", "#")) for load in checker.loads))
-            self.assertIn("<b>+0.125</b>", page)
-            self.assertIn("align.batch-size", page)
-            self.assertNotIn("align.steps", page)
-            self.assertEqual(page.count("<figure>"), 3)
-            self.assertEqual(subprocess.run([*line[:3], "/nonexistent"], capture_output=True).returncode, 66)
+        self.make_runs(photo_z=lambda one: one["image"].update(r2=one["image"]["r2"] + 0.125))
+        page = self.page()
+        self.assertIn("<b>+0.125</b>", page)
+        self.assertIn("align.batch-size", page)
+        self.assertNotIn("align.steps", page)
+        self.assertEqual(page.count("<figure>"), 3)
+        self.assertIn("held out the same 60 galaxies", page)
+
+    def test_every_figure_of_the_evaluation_is_in_the_page(self):
+        self.make_runs(morphology=lambda one: one["bar"]["image"].update(accuracy=0.9),
+                       across_modalities=lambda one: one["image_from_spectrum"]["redshift"].update(r2=0.5))
+        page = self.page()
+        self.assertEqual(self.row(page, "Properties, nearest neighbours", "LOG_MSTAR · image embedding", "R²"), "0")
+        self.assertEqual(self.row(page, "Morphology", "bar · image embedding", "accuracy"), "<b>+0.100</b>")
+        self.assertEqual(self.row(page, "Neighbours in the other modality", "image from spectrum · redshift", "R²"), "−0.140")
+        self.assertEqual(self.row(page, "Finding the partner", "image → spectrum", "recall at 5"), "0")
+        self.assertEqual(self.row(page, "Few labels", "redshift · image embedding · 100 % of the labels", "R²"), "0")
+        self.assertEqual(self.row(page, "The published table", "image, AstroCLIP (zero-shot) · morphology", "accuracy"), "0")
+
+    def test_what_is_not_comparable_is_not_subtracted(self):
+        self.make_runs(properties=lambda one: one.update(Z_MW={"image": {"r2": 0.2}}),
+                       retrieval=lambda one: one["is"].update(n=50),
+                       morphology=lambda one: one.update(round={"image": {"accuracy": 0.9}}))
+        page = self.page()
+        self.assertEqual(self.row(page, "Properties, nearest neighbours", "mean · image embedding", "R²"), "other labels (only B: Z_MW)")
+        self.assertEqual(self.row(page, "The published table", "image, AstroCLIP (zero-shot) · properties", "R²"), "other labels (only B: Z_MW)")
+        self.assertEqual(self.row(page, "Morphology", "mean · image embedding", "accuracy"), "other questions (only B: round)")
+        self.assertEqual(self.row(page, "Finding the partner", "image → spectrum", "recall at 10"), "60 and 50 galaxies")
+        self.assertEqual(self.row(page, "Properties, nearest neighbours", "LOG_MSTAR · image embedding", "R²"), "0")
+
+    def test_what_is_not_a_run_is_an_error(self):
+        make_stores(self.runs[0], np.random.default_rng(1))
+        self.runs[1].mkdir()
+        stores = self.runs[0] / "images", self.runs[0] / "spectra"
+        for words, code in (((self.runs[0], self.runs[1]), 66), ((self.runs[0], "/nonexistent"), 66), (stores, 65),
+                            ((self.runs[0],), 64), ((), 64)):
+            done = compare(*words, "--output", self.folder / "both.html") if words else compare()
+            self.assertEqual(done.returncode, code, done.stderr)
+            self.assertNotIn("Traceback", done.stderr)
+        self.assertFalse((self.folder / "both.html").exists())
 
 
 class OpenCatalog(unittest.TestCase):

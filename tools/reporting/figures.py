@@ -10,8 +10,17 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 
-INK, QUIET, GRID = "#22262e", "#6d7482", "#e4e2dc"
+INK, QUIET, GRID, PAPER = "#22262e", "#6d7482", "#e4e2dc", "#fbfaf7"
 COLOURS = {"image": "#c4561f", "spectrum": "#275d8c", "untrained": "#8b8f98", "magnitudes": "#7d8433", "pixels": "#8d6a9f"}
+
+
+
+def colour_of(name):
+    """Of a description: its own, or the tint of the modality in its name."""
+    if name in COLOURS:
+        return COLOURS[name]
+    return next((tint for word, tint in (("image", "#d9976f"), ("spectrum", "#7399bb")) if word in name.replace(",", " ").split()), INK)
+
 
 plt.rcParams.update({
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "savefig.dpi": 220,
@@ -35,7 +44,7 @@ def as_image(figure, description):
 def as_photograph(figure, description):
     """For pictures of galaxies, which would be large as drawings."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="jpg", dpi=140, facecolor="white", pil_kwargs={"quality": 88})
+    figure.savefig(buffer, format="jpg", dpi=140, facecolor=PAPER, pil_kwargs={"quality": 88})
     plt.close(figure)
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<img alt="{html.escape(description, quote=True)}" src="data:image/jpeg;base64,{data}">'
@@ -131,21 +140,20 @@ def reconstruction_errors(probe, where, label):
     return as_image(figure, f"Reconstruction error by {label}")
 
 
-def redshift_scatter(name, truth, predicted):
-    figure, (upper, lower) = plt.subplots(2, 1, figsize=(3.5, 4.5), sharex=True, height_ratios=(3, 1.1))
-    figure.subplots_adjust(hspace=0.08, left=0.16, right=0.985, top=0.985, bottom=0.1)
-    colour = COLOURS.get(name, INK)
-    top = float(np.percentile(truth, 99.5)) * 1.08  # the same range for all methods
-    size = float(np.clip(2500 / len(truth), 0.8, 9))
-    upper.plot([0, top], [0, top], color=QUIET, linewidth=0.8)
+def prediction_scatter(name, truth, predicted, span, errors, limit, labels, marks=()):
+    """Predicted against true within `span`, and below it the errors up to `limit` with their medians and 68 % bands.
+    labels: of the truth, of the prediction, of the errors; marks: errors at which to draw a line."""
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(3.5, 4.5), sharex=True, height_ratios=(3, 1.1), layout="constrained")
+    colour = colour_of(name)
+    size = float(np.clip(2500 / max(len(truth), 1), 0.8, 9))
+    upper.plot(span, span, color=QUIET, linewidth=0.8)
     upper.scatter(truth, predicted, s=size, color=colour, alpha=0.55, linewidths=0, rasterized=True)
-    upper.set(xlim=(0, top), ylim=(0, top), ylabel="predicted z")
-    errors = (truth - predicted) / (1 + truth)
+    upper.set(xlim=span, ylim=span, ylabel=labels[1])
     lower.axhline(0, color=QUIET, linewidth=0.8)
-    for limit in (-0.05, 0.05):
-        lower.axhline(limit, color=QUIET, linewidth=0.6, linestyle=(0, (4, 3)))
+    for mark in marks:
+        lower.axhline(mark, color=QUIET, linewidth=0.6, linestyle=(0, (4, 3)))
     lower.scatter(truth, errors, s=size, color=colour, alpha=0.45, linewidths=0, rasterized=True)
-    edges = np.linspace(0, top, 20)  # 19 bins
+    edges = np.linspace(*span, 20)  # 19 bins
     bins = np.digitize(truth, edges)
     middles = [(0.5 * (edges[b - 1] + edges[b]), *np.percentile(errors[bins == b], (16, 50, 84)))
                for b in range(1, 20) if np.sum(bins == b) >= 5]
@@ -153,21 +161,37 @@ def redshift_scatter(name, truth, predicted):
         at, low, middle, high = np.array(middles).T
         lower.fill_between(at, low, high, color=colour, alpha=0.22, linewidth=0)
         lower.plot(at, middle, color=colour, linewidth=1.5)
-    lower.set(ylim=(-0.16, 0.16), xlabel="true z", ylabel="Δz / (1+z)")
-    return as_image(figure, f"Predicted against true redshift from {name}, with residuals")
+    lower.set(ylim=(-limit, limit), xlabel=labels[0], ylabel=labels[2])
+    for axis in (upper.xaxis, upper.yaxis):
+        axis.set_major_locator(plt.MaxNLocator(5, steps=(1, 2, 5, 10)))
+    figure.align_ylabels()
+    return as_image(figure, f"{labels[1]} against {labels[0]} from {name}, with residuals")
+
+
+def redshift_scatter(name, truth, predicted):
+    top = float(np.percentile(truth, 99.5)) * 1.08  # the same range for all methods
+    return prediction_scatter(name, truth, predicted, (0, top), (truth - predicted) / (1 + truth), 0.16,
+                              ("true z", "predicted z", "Δz / (1+z)"), (-0.05, 0.05))
+
+
+def property_scatter(label, name, truth, predicted):
+    low, high = (float(end) for end in np.percentile(truth, (0.5, 99.5)))  # the same range for all methods
+    room = 0.06 * (high - low) or 1.0
+    return prediction_scatter(name, truth, predicted, (low - room, high + room), truth - predicted, 0.6 * (high - low) or 1.0,
+                              (f"true {label}", f"predicted {label}", "Δ"))
 
 
 def signed(value, digits=3):
     return f"{value:.{digits}f}".replace("-", "−")
 
 
-def r2_bars(scores, order):
-    names = [name for name in order if name in scores and scores[name].get("r2") is not None]
+def r2_bars(scores):
+    names = [name for name in scores if scores[name].get("r2") is not None]
     figure, axes = plt.subplots(figsize=(5.2, 0.42 * len(names) + 0.75), layout="constrained")
     for place, name in enumerate(reversed(names)):
         one = scores[name]
         low, high = one.get("r2_low"), one.get("r2_high")
-        axes.barh(place, max(one["r2"], 0), height=0.6, color=COLOURS.get(name, INK), alpha=0.85)
+        axes.barh(place, max(one["r2"], 0), height=0.6, color=colour_of(name), alpha=0.85)
         if low is not None and high is not None and high > 0:
             axes.plot([max(low, 0), high], [place, place], color=INK, linewidth=1.3, solid_capstyle="butt")
         axes.text(max(high or 0, one["r2"], 0) + 0.015, place, signed(one["r2"]), va="center", fontsize=9)
@@ -189,7 +213,10 @@ def recall_bars(scores):
             if value is not None:
                 place = row + 0.27 * (1 - bar)
                 axes.barh(place, value, height=0.25, color=colour, alpha=0.85, label=label if row == 0 else None)
-                axes.text(value + 0.01, place, signed(value), va="center", fontsize=9)
+                low, high = (scores[mode].get(f"{key}_{end}") for end in ("low", "high"))
+                if low is not None and high is not None:
+                    axes.plot([low, high], [place, place], color=INK, linewidth=1.1, solid_capstyle="butt")
+                axes.text(max(value, high or 0) + 0.01, place, signed(value), va="center", fontsize=9)
     axes.set_yticks(range(len(modes)), [label for _, label in reversed(modes)])
     axes.tick_params(axis="y", labelcolor=INK, labelsize=9.5)
     axes.set(xlim=(0, 1.12), xticks=np.linspace(0, 1, 6), xlabel="true partner among the first 10")
@@ -208,12 +235,12 @@ def calibration(by_label):
     axes.axhline(1, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set(xlim=(0, 1), xlabel="share of the posterior below the truth", ylabel="galaxies, relative")
     axes.set_ylim(bottom=0)
-    axes.legend(loc="best", fontsize=7, ncols=2)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=7, ncols=4)
     return as_image(figure, "Calibration of the posteriors")
 
 
 def label_curve(by_features):
-    figure, axes = plt.subplots(figsize=(4.6, 3.0), layout="constrained")
+    figure, axes = plt.subplots(figsize=(4.6, 3.3), layout="constrained")
     for place, (name, points) in enumerate(by_features.items()):
         colour = COLOURS.get(name, plt.cm.tab10(place % 10))
         for key, style in (("r2", "o-"), ("few_shot_r2", "o--")):
@@ -222,7 +249,7 @@ def label_curve(by_features):
                 axes.plot(*zip(*known), style, color=colour, markersize=3, linewidth=1.3, label=name if key == "r2" else None)
     axes.set_xscale("log")
     axes.set(xlabel="training labels", ylabel="R²", ylim=(max(-0.5, axes.get_ylim()[0]), 1))
-    axes.legend(loc="lower right", fontsize=7)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=7, ncols=3)
     return as_image(figure, "R² against the number of labels")
 
 
@@ -268,6 +295,38 @@ def embedding_map(name, points, values, label, names):
         bar.set_label(label)
     axes.set(xlabel=names[0], ylabel=names[1], xticklabels=[], yticklabels=[])
     return as_image(figure, f"{name} embeddings by {' and '.join(names)}, coloured by {label}")
+
+
+CELLS = (15, 10)  # of a map with galaxies, across and up
+
+
+def cells(points):
+    """Where a plane is cut into cells, and who stands for each: ((edges across, edges up), {cell: the point nearest its middle})."""
+    low, high = np.percentile(points, (0.5, 99.5), axis=0)
+    edges = [np.linspace(a, max(b, a + 1e-9), n + 1) for a, b, n in zip(low, high, CELLS)]
+    places = np.stack([(values - along[0]) / (along[1] - along[0]) for values, along in zip(points.T, edges)], axis=1)
+    within = np.all((places >= 0) & (places < CELLS), axis=1)
+    chosen = {}
+    for point in np.flatnonzero(within):
+        cell = tuple(int(place) for place in places[point])
+        distance = np.hypot(*(places[point] - cell - 0.5))
+        if cell not in chosen or distance < chosen[cell][1]:
+            chosen[cell] = point, distance
+    return edges, {cell: int(point) for cell, (point, _) in chosen.items()}
+
+
+def galaxy_map(name, points, images, rows, names):
+    """Cutouts at their places in a plane: one a cell, of the point nearest its middle. rows: of the store, one a point."""
+    (across, up), chosen = cells(points)
+    figure, axes = plt.subplots(figsize=(9.6, 6.6), layout="constrained")
+    axes.scatter(*points.T, s=3, color=QUIET, alpha=0.35, linewidths=0)
+    gap = 0.03 * (across[1] - across[0]), 0.03 * (up[1] - up[0])
+    for (column, row), point in chosen.items():
+        axes.imshow(cutout(images, rows[point], 64), aspect="auto", interpolation="bicubic", zorder=3,
+                    extent=(across[column] + gap[0], across[column + 1] - gap[0], up[row] + gap[1], up[row + 1] - gap[1]))
+    axes.set(xlim=(across[0], across[-1]), ylim=(up[0], up[-1]), xlabel=names[0], ylabel=names[1], xticklabels=[], yticklabels=[])
+    axes.grid(visible=False)
+    return as_photograph(figure, f"Galaxies at their places among the {name.lower()} embeddings by {' and '.join(names)}")
 
 
 VIEWS = {"original": "as stored", "gr": "dust (gr)", "rr": "rotation (rr)", "ss": "size (ss)", "gb": "blur (gb)", "gn": "noise (gn)",
@@ -322,20 +381,22 @@ def to_rgb(flux):
     return np.clip(scaled * stretched / np.where(intensity == 0, 1e-6, intensity), 0, 1)
 
 
-def thumbnail_jpeg(images, row, side=96):
-    """The middle of a cutout in a store as the bytes of a picture: fluxes [g, r, z], or a display image, which has no unit."""
-    from PIL import Image
-
+def cutout(images, row, side):
+    """The middle of a cutout in a store as bytes [side, side, 3], north up: fluxes [g, r, z], or a display image, which has no unit."""
     flux = np.nan_to_num(np.asarray(images["flux"][row], dtype=np.float64))
     rows, columns = flux.shape[1:]
     side = min(side, rows, columns)
     top, left = (rows - side) // 2, (columns - side) // 2
     middle = flux[:, top:top + side, left:left + side]
     pixels = to_rgb(middle) if images["flux"].attrs.get("unit") else np.clip(middle.transpose(1, 2, 0), 0, 1)
+    return (255 * pixels[::-1] + 0.5).astype(np.uint8)  # rows run upwards in a store
+
+
+def thumbnail_jpeg(images, row, side=96):
+    from PIL import Image
+
     buffer = io.BytesIO()
-    # Rows run upwards in a store.
-    picture = Image.fromarray((255 * pixels[::-1] + 0.5).astype(np.uint8)).resize((192, 192), Image.BICUBIC)
-    picture.save(buffer, format="JPEG", quality=86, subsampling=0)
+    Image.fromarray(cutout(images, row, side)).resize((192, 192), Image.BICUBIC).save(buffer, format="JPEG", quality=86, subsampling=0)
     return buffer.getvalue()
 
 

@@ -1,5 +1,6 @@
 """From a run folder to report.html and report.json."""
 
+import argparse
 import json
 import math
 import sys
@@ -12,9 +13,9 @@ from checkpoints.errors import DataError
 
 from . import figures
 from .maps import import_umap, maps
-from .page import captioned, escape, figure_text, grid, missing, page, section, table, tile
+from .page import captioned, escape, figure_text, grid, missing, page, section, table, tile, with_interval
 from .retrievals import Pictures, query_card
-from .run_folder import OUTPUTS, Run, write_atomically
+from .run_folder import OUTPUTS, Parser, open_run, write_atomically
 
 METHODS = ("image", "spectrum", "untrained", "magnitudes", "pixels")
 METHOD_NAMES = {
@@ -25,7 +26,11 @@ METHOD_NAMES = {
     "pixels": "PCA of the pixels",
 }
 QUERIES_SHOWN = 8
-USAGE = "usage: tools/report RUN [--umap]"
+
+
+def in_order(names):
+    """Our own descriptions first, then the others as they come."""
+    return [name for name in METHODS if name in names] + [name for name in names if name not in METHODS]
 
 
 def method_name(name):
@@ -33,7 +38,7 @@ def method_name(name):
 
 
 def dotted(name):
-    return ("html", f'<span class="dot" style="background:{figures.COLOURS.get(name, figures.INK)}"></span>{escape(method_name(name))}')
+    return ("html", f'<span class="dot" style="background:{figures.colour_of(name)}"></span>{escape(method_name(name))}')
 
 
 def bold(text):
@@ -202,19 +207,18 @@ def redshift_section(run, evaluation):
     k = evaluation.get("neighbours", 64)
     rows = []
     few_shot, supervised = (evaluation.get(f"photo_z_{kind}") or {} for kind in ("few_shot", "supervised"))
-    present = [name for name in METHODS if name in scores] + [name for name in scores if name not in METHODS]
-    named = [(name, scores[name]) for name in present] + [(f"{name}, trained on labels", one) for name, one in supervised.items()]
+    named = [(name, scores[name]) for name in in_order(scores)] + [(f"{name}, trained on labels", one) for name, one in supervised.items()]
     for name, one in named:
         interval = f"{figure_text(one.get('r2_low'))} – {figure_text(one.get('r2_high'))}"
-        rows.append([dotted(name), bold(figure_text(one.get("r2"))), interval, figure_text(few_shot.get(name, {}).get("r2")),
+        rows.append([dotted(name), bold(figure_text(one.get("r2"))), interval, with_interval(few_shot.get(name, {}), "r2"),
                      figure_text(one.get("sigma_nmad"), 4), figure_text(one.get("bias"), 4),
                      figure_text(100 * (one.get("outlier_fraction") or 0), 1, " %"), figure_text(one.get("n"), 0)])
-    parts = [f'<div class="wide">{figures.r2_bars(scores, METHODS)}</div>',
+    parts = [f'<div class="wide">{figures.r2_bars(dict(named))}</div>',
              table(("from", "R²", "95 % interval", "R², small network", "σ NMAD", "bias", "|Δz| > 0.05 (1+z)", "galaxies"), rows)]
     predictions = run.predictions()
     drawn = [captioned(figures.redshift_scatter(name, predictions["z_true"], predictions[name]),
-                       f"<b>{escape(METHOD_NAMES[name])}</b>, R² {figure_text(scores[name].get('r2'))}")
-             for name in METHODS if name in predictions and name in scores]
+                       f"<b>{escape(method_name(name))}</b>, R² {figure_text(one.get('r2'))}, σ NMAD {figure_text(one.get('sigma_nmad'), 4)}")
+             for name, one in {**{name: scores[name] for name in in_order(scores)}, **supervised}.items() if name in predictions]
     parts.append(grid(drawn) if drawn else missing("The table of predictions is not there."))
     return section("redshift", "Redshifts", f"Predicted for held-out galaxies from the {k} nearest training galaxies, in the "
                    "embedding and in what needs no learning; what was trained on labels predicts by itself. The interval is a bootstrap over the held-out galaxies; the lower "
@@ -231,20 +235,43 @@ def retrieval_section(evaluation):
     for mode, name in (("is", "image → spectrum"), ("si", "spectrum → image")):
         one = scores.get(mode)
         if one:
-            rows.append([name, figure_text(one.get("recall_at_1")), figure_text(one.get("recall_at_5")),
-                         bold(figure_text(one.get("recall_at_10"))), figure_text(one.get("chance"), 4),
-                         bold(figure_text(one.get("times_chance"), 1, " ×")), figure_text(one.get("photometry")),
+            rows.append([name, with_interval(one, "recall_at_1"), with_interval(one, "recall_at_5"),
+                         with_interval(one, "recall_at_10", strong=True), figure_text(one.get("chance"), 4),
+                         bold(figure_text(one.get("times_chance"), 1, " ×")), with_interval(one, "photometry"),
                          figure_text(one.get("median_rank"), 0), figure_text(one.get("photometry_median_rank"), 0),
                          figure_text(one.get("n"), 0)])
     header = ("query → catalogue", "recall@1", "recall@5", "recall@10", "chance@10", "over chance", "photometry@10",
               "median rank", "photometry's", "galaxies")
     return section("retrieval", "Finding the partner", "How often a held-out galaxy's own spectrum is among the first 1, 5 and 10 "
                    "found with its image, and the reverse. Photometry ranks partners by g, r, z magnitudes alone: the catalogue's "
-                   "on the image's side, those integrated from the spectrum on the other.",
+                   "on the image's side, those integrated from the spectrum on the other. Small: 95 % bootstrap intervals.",
                    f'<div class="wide">{figures.recall_bars(scores)}</div>', table(header, rows))
 
 
-def property_section(evaluation):
+def property_scatters(run):
+    """Truth against what the neighbours in the aligned space give, for each label: image and spectrum side by side."""
+    _, labels = run.properties()
+    parts = []
+    for label, (truth, predicted) in labels.items():
+        drawn = []
+        for name in (name for name in ("image", "spectrum") if name in predicted):
+            known = np.isfinite(truth) & np.isfinite(predicted[name])
+            if np.sum(known) < 2:
+                continue
+            true, ours = truth[known], predicted[name][known]
+            errors, spread = true - ours, np.sum((true - true.mean()) ** 2)
+            r2 = 1 - np.sum(errors**2) / spread if spread > 0 else math.nan
+            nmad = 1.4826 * np.median(np.abs(errors - np.median(errors)))
+            drawn.append(captioned(figures.property_scatter(label, name, true, ours),
+                                   f"<b>{escape(label)}</b> from the {escape(method_name(name))}: R² {figure_text(float(r2))}, "
+                                   f"σ {errors.std():.3g}, σ NMAD {nmad:.3g}, {len(true):,} galaxies"))
+        if drawn:
+            parts.append(grid(drawn, "figures pair"))
+    return [grid(parts, "pairs")] if parts else []
+
+
+def property_section(run):
+    evaluation = run.evaluation
     tables = [(title, evaluation.get(key) or {}) for title, key in
               (("Nearest neighbours", "properties"), ("Small networks (few-shot)", "properties_few_shot"),
                ("Trained on labels", "properties_supervised"))]
@@ -253,18 +280,16 @@ def property_section(evaluation):
         return ""
     parts = []
     for title, scores in tables:
-        present = list(dict.fromkeys(name for one in scores.values() for name in one))
-        present.sort(key=lambda name: METHODS.index(name) if name in METHODS else len(METHODS))
-        rows = []
-        for label, one in scores.items():
-            best = max((one[name]["r2"] for name in present if name in one and one[name].get("r2") is not None), default=None)
-            cells = []
-            for name in present:
-                r2 = one.get(name, {}).get("r2")
-                cells.append(bold(figure_text(r2)) if r2 is not None and r2 == best else figure_text(r2))
-            rows.append([label, *cells])
-        parts += [f"<h3>{title}</h3>", table(("property", *map(method_name, present)), rows)]
+        present = in_order(dict.fromkeys(name for one in scores.values() for name in one))
+        best = {label: max((one["r2"] for one in by_name.values() if one.get("r2") is not None), default=None)
+                for label, by_name in scores.items()}
+        rows = [[dotted(name), *(with_interval(by_name.get(name, {}), "r2", strong=by_name.get(name, {}).get("r2") == best[label])
+                                 for label, by_name in scores.items())] for name in present]
+        parts += [f"<h3>{title}</h3>", table(("from", *scores), rows)]
+        if title == "Nearest neighbours":
+            parts += property_scatters(run)
     posteriors = evaluation.get("posteriors") or {}
+    posteriors = {name: posteriors[name] for name in in_order(posteriors)}
     if posteriors:
         parts.append("<h3>Posteriors of spline flows</h3>")
         parts.append(table(("from", "negative log-likelihood", "± over flows", "galaxies"),
@@ -275,15 +300,16 @@ def property_section(evaluation):
                            for name, one in posteriors.items() if one.get("calibration")]))
     left_out = {name: n for name, n in (evaluation.get("labels", {}).get("left_out") or {}).items() if n}
     note = "".join(f" {figure_text(n, 0)} galaxies have no {escape(name)}." for name, n in left_out.items())
-    return section("properties", "Physical properties", "R² for the labels that were given, on held-out galaxies." + note, *parts)
+    return section("properties", "Physical properties", "R² for the labels that were given, on held-out galaxies; small: 95 % bootstrap "
+                   "intervals." + note, *parts)
 
 
 def curve_section(evaluation):
     curves = evaluation.get("label_curves") or {}
-    drawn = [captioned(figures.label_curve(one), f"<b>{escape(what.capitalize())}</b>: R² against the number of labels; nearest neighbours "
+    drawn = [captioned(figures.label_curve({name: one[name] for name in in_order(one)}), f"<b>{escape(what.capitalize())}</b>: R² against the number of labels; nearest neighbours "
                        "(line) and small networks (dashes)") for what, one in curves.items() if one]
     across = evaluation.get("across_modalities") or {}
-    rows = [[name.replace("_", " "), figure_text(one.get("redshift", {}).get("r2")), figure_text(one.get("properties", {}).get("r2"))]
+    rows = [[name.replace("_", " "), with_interval(one.get("redshift", {}), "r2"), with_interval(one.get("properties", {}), "r2")]
             for name, one in across.items()]
     if not drawn and not rows:
         return ""
@@ -299,7 +325,7 @@ def morphology_section(evaluation):
     present = list(scores.get("mean", {}))
     rows = []
     for question, one in scores.items():
-        cells = [f"{figure_text(one[name]['accuracy'])} / {figure_text(one[name]['f1'])}" if name in one else "–" for name in present]
+        cells = [("html", " / ".join(with_interval(one[name], key)[1] for key in ("accuracy", "f1"))) if name in one else "–" for name in present]
         first = next((one[name] for name in present if name in one), {})
         rows.append([question, *cells, figure_text(first.get("majority")), figure_text(first.get("n"), 0), one.get("left_out", "")])
     drawn = [captioned(figures.confusion(one["answers"], one["image"]["confusion"]), f"<b>{escape(question)}</b>, from image embeddings")
@@ -315,13 +341,11 @@ def published_section(evaluation):
         return ""
 
     def ours(one, what, key):
-        value = (one["ours"].get(what) or {}).get(key)
-        low, high = ((one["ours"].get(what) or {}).get(f"{key}_{end}") for end in ("low", "high"))
-        note = "" if low is None or high is None else f" <small>{figure_text(low, 2)}–{figure_text(high, 2)}</small>"
-        epochs = (one["ours"].get(what) or {}).get("epochs")
-        if epochs:
-            note += f" <small>epoch {figure_text(epochs['best'], 0)} of {figure_text(epochs['trained'], 0)}</small>"
-        return "–" if value is None else ("html", f"<b>{figure_text(value, 2)}</b>{note}")
+        found = one["ours"].get(what) or {}
+        text = with_interval(found, key, 2, strong=True)[1]
+        if found.get("epochs"):
+            text += f" <small>epoch {figure_text(found['epochs']['best'], 0)} of {figure_text(found['epochs']['trained'], 0)}</small>"
+        return ("html", text)
 
     cells = [[one["source"], one["model"], one["type"],
               *(cell for what, key in (("redshift", "r2"), ("properties", "r2"), ("morphology", "accuracy"))
@@ -329,16 +353,16 @@ def published_section(evaluation):
     return section("table", "The published table", "R² of redshift, mean R² of the properties, mean accuracy of the questions: ours, and what "
                    "the authors published on other data, so that the two columns cannot be compared number by number. Small: 95 % "
                    "bootstrap intervals, and for networks trained on labels the epoch of their least validation loss.",
-                   table(("source", "model", "type", "redshift", "published", "properties", "published", "morphology", "published"), cells, "left"))
+                   table(("source", "model", "type", "redshift", "published", "properties", "published", "morphology", "published"), cells, "left stacked"))
 
 
 def map_section(run, planes):
     store = run.store("embeddings")
     if store is None or store.rows < 3:
         return section("map", "The map", "", missing("There is no complete catalogue of embeddings."))
-    drawn, shown = maps(run, store, planes)
-    return section("map", "The map", f"The unit vectors of {shown:,} of {store.rows:,} objects in a plane ({' and '.join(planes)}), coloured "
-                   "by spectroscopic redshift, magnitude and colour.", grid(drawn))
+    drawn, shown = maps(run, store, planes, components=run.components())
+    return section("map", "The map", f"The unit vectors of up to {shown:,} of {store.rows:,} objects in a plane ({' and '.join(planes)}), coloured "
+                   "by spectroscopic redshift, the labels of held-out galaxies, magnitude and colour; objects of which that is not known are grey.", *drawn)
 
 
 # --- retrievals ----------------------------------------------------------------------------------------------------
@@ -401,13 +425,13 @@ def finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_report(path, planes):
-    run = Run(path)
+def write_report(path, planes, evaluation=None):
+    run = open_run(Path(path), evaluation)
     stages, rejects, losses = run.stages(), run.rejects(), run.losses()
     sections = [
         retrieval_section(run.evaluation),
         redshift_section(run, run.evaluation),
-        property_section(run.evaluation),
+        property_section(run),
         morphology_section(run.evaluation),
         curve_section(run.evaluation),
         published_section(run.evaluation),
@@ -426,32 +450,28 @@ def write_report(path, planes):
              ("alignment", "Alignment"), ("views", "Images"), ("spectra", "Masked spectra"), ("input", "Input"), ("run", "Run")]
     names = [(anchor, name) for (anchor, name), text in zip(names, sections) if text]
     complete = sum(row["state"] == "complete" for row in stages)
-    subtitle = f"{run.path} · {complete} of {len(stages)} stages complete · {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}"
+    evaluated = f" · evaluation {run.evaluation_folder}" if evaluation is not None else ""
+    subtitle = f"{run.path}{evaluated} · {complete} of {len(stages)} stages complete · {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}"
     folder = run.path / "report"
     folder.mkdir(exist_ok=True)
-    write_atomically(folder / "report.html", page(f"Report of {run.path.name}", subtitle, key_tiles(run.evaluation, rejects),
-                                                  sections, names))
-    write_atomically(folder / "report.json", json.dumps(finite(summary(run, stages, rejects, losses)), indent=1) + "\n")
-    return folder / "report.html"
+    name = "report" if evaluation is None else f"report-{run.evaluation_folder.name}"
+    write_atomically(folder / f"{name}.html", page(f"Report of {run.path.name}", subtitle, key_tiles(run.evaluation, rejects), sections, names))
+    write_atomically(folder / f"{name}.json", json.dumps(finite(summary(run, stages, rejects, losses)), indent=1) + "\n")
+    return folder / f"{name}.html"
 
 
-def main(arguments):
-    if arguments in (["-h"], ["--help"]):
-        print(f"{USAGE}\n\nWrites RUN/report/report.html and RUN/report/report.json.\n\n"
-              "  --umap   maps by UMAP (package umap-learn) beside those by PCA")
-        return 0
-    planes = ("PCA", "UMAP") if "--umap" in arguments else ("PCA",)
-    arguments = [one for one in arguments if one != "--umap"]
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        print(USAGE, file=sys.stderr)
-        return 64
-    if not Path(arguments[0]).is_dir():
-        print(f"report: {arguments[0]}: there is no such run folder", file=sys.stderr)
-        return 66
-    if "UMAP" in planes:
+def main(description, words):
+    parser = Parser(prog="report", description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", metavar="RUN", type=Path)
+    parser.add_argument("--evaluation", type=Path, metavar="FOLDER",
+                        help="another evaluation of the same catalogue, such as RUN/beside/table: writes RUN/report/report-NAME.html and "
+                             "report-NAME.json, NAME that of the folder")
+    parser.add_argument("--umap", action="store_true", help="maps by UMAP (package umap-learn) beside those by PCA")
+    arguments = parser.parse_args(words)
+    if arguments.umap:
         import_umap()
     try:
-        print(write_report(arguments[0], planes))
+        print(write_report(arguments.run, ("PCA", "UMAP") if arguments.umap else ("PCA",), arguments.evaluation))
     except (DataError, OSError) as error:
         print(f"report: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, DataError) else 74

@@ -6,7 +6,8 @@ import warnings
 import numpy as np
 
 from . import figures
-from .page import captioned
+from .page import captioned, escape, grid
+from .run_folder import looked_up
 
 POINTS = 5000
 
@@ -38,21 +39,47 @@ def import_umap():
 PLANES = {"PCA": (principal_plane, ("first principal component", "second"), 3), "UMAP": (umap_plane, ("UMAP 1", "UMAP 2"), 16)}
 
 
-def maps(run, store, planes=("PCA",), modalities=("image", "spectrum")):
-    """(captioned maps of the store's embeddings by redshift, magnitude and colour, how many of its galaxies they show)."""
+def known_of(run, store, ids):
+    """{what: values [ids]} that maps are coloured by: redshift, photometry and the labels of the evaluation."""
+    magnitudes = run.magnitudes(ids)
+    labelled, labels = run.properties()
+    return {"redshift": looked_up(ids, store["object_id"][:], store["z_spec"][:]),
+            **{label: looked_up(ids, labelled, truth) for label, (truth, _) in labels.items()},
+            "r [mag]": magnitudes[:, 1], "g − r [mag]": magnitudes[:, 0] - magnitudes[:, 1]}
+
+
+def drawn_plane(run, store, modality, name, axes, ids, points):
+    """A plane with galaxies in it, and coloured by each thing that is known of them."""
+    title = modality.capitalize()
+    drawn = [f"<h3>{title} embeddings by {name}</h3>"]
+    rows = run.image_rows(ids)
+    if np.any(rows >= 0):
+        picture = figures.galaxy_map(title, points[rows >= 0], run.store("images"), rows[rows >= 0], axes)
+        drawn.append(grid([captioned(picture, f"<b>{title} embeddings</b>, galaxies at their places ({name}): of each cell the one nearest its middle")],
+                          "figures one"))
+    drawn.append(grid([captioned(figures.embedding_map(title, points, values, label, axes),
+                                 f"<b>{title} embeddings</b> by {escape(label)} ({name})")
+                       for label, values in known_of(run, store, ids).items() if np.isfinite(values).any()]))
+    return drawn
+
+
+def maps(run, store, planes=("PCA",), modalities=("image", "spectrum"), components=(np.empty(0, np.int64), {})):
+    """(the store's embeddings in planes, as HTML, how many of its galaxies they show at most). components: (ids, {modality: [n, 2]}),
+    the principal components of some of its galaxies where they are known already."""
     rows = np.unique(np.linspace(0, store.rows - 1, min(store.rows, POINTS)).astype(np.int64))
-    magnitudes = run.magnitudes(store["object_id"][rows])
-    colours = {"redshift": store["z_spec"][rows], "r [mag]": magnitudes[:, 1], "g − r [mag]": magnitudes[:, 0] - magnitudes[:, 1]}
-    drawn = []
+    drawn, shown = [], 0
     for modality in modalities:
-        chosen = store[f"has_{modality}"][rows] > 0
-        vectors = store[f"{modality}_embedding"][rows[chosen]].astype(np.float64)
+        chosen = rows[store[f"has_{modality}"][rows] > 0]
         for name in planes:
             plane, axes, fewest = PLANES[name]
-            if len(vectors) < fewest:
+            if name == "PCA" and modality in components[1]:
+                ids, points = components[0], components[1][modality]
+                ids, points = ids[np.isfinite(points).all(axis=1)], points[np.isfinite(points).all(axis=1)]
+            elif len(chosen) >= fewest:
+                ids, points = store["object_id"][chosen], plane(store[f"{modality}_embedding"][chosen].astype(np.float64))
+            else:
                 continue
-            points = plane(vectors)
-            drawn += [captioned(figures.embedding_map(modality.capitalize(), points, values[chosen], label, axes),
-                                f"<b>{modality.capitalize()} embeddings</b> by {label} ({name})")
-                      for label, values in colours.items() if np.isfinite(values[chosen]).any()]
-    return drawn, len(rows)
+            if len(ids) >= fewest:
+                drawn += drawn_plane(run, store, modality, name, axes, ids, points)
+                shown = max(shown, len(ids))
+    return drawn, shown

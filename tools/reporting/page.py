@@ -14,6 +14,14 @@ def figure_text(value, digits=3, unit=""):
     return f"{value:,.{digits}f}{unit}".replace("-", "−") if digits else f"{value:,.0f}{unit}"
 
 
+def with_interval(one, key, digits=3, strong=False):
+    """A cell: the figure and, small, its bootstrap interval where there is one."""
+    value, low, high = (one.get(name) for name in (key, f"{key}_low", f"{key}_high"))
+    text = f"<b>{figure_text(value, digits)}</b>" if strong and value is not None else figure_text(value, digits)
+    note = "" if low is None or high is None else f" <small>{figure_text(low, 2)}–{figure_text(high, 2)}</small>"
+    return ("html", text + note)
+
+
 def table(header, rows, classes=""):
     """rows: lists of cells; a cell that is ("html", text) is taken as it is."""
     def cell(tag, value):
@@ -83,12 +91,18 @@ th{font-weight:600;color:var(--quiet);font-size:.78rem;text-align:right;vertical
 td{padding:.42em .9em .42em 0;border-bottom:1px solid var(--rule);text-align:right;white-space:nowrap}
 th:first-child,td:first-child,.left th,.left td{text-align:left}
 .left td:last-child{white-space:normal;overflow-wrap:anywhere}
-td b{font-weight:650}
+td b{font-weight:650}td small{color:var(--quiet);font-size:.82em}
 .dot{display:inline-block;width:.65em;height:.65em;border-radius:50%;margin-right:.55em}
 .missing{border:1px dashed #c9c4b8;border-radius:8px;color:var(--quiet);padding:.8em 1.1em;margin:0 0 1em}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,270px),1fr));gap:22px 26px;align-items:start}
+.figures+.figures,.figures+.scroll,.pairs{margin-top:22px}
 .figures.one{grid-template-columns:1fr}
 .figures.two{grid-template-columns:repeat(auto-fit,minmax(min(100%,460px),1fr))}
+.pairs{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,460px),1fr));gap:22px 40px}
+.figures.pair{grid-template-columns:repeat(auto-fit,minmax(min(100%,200px),1fr));gap:22px 14px}
+.five{table-layout:fixed}.five th:first-child{width:28%}.five th:nth-child(2){width:24%}.five td{white-space:normal;overflow-wrap:anywhere}
+details{margin:0 0 1em;border-top:1px solid var(--rule)}summary{cursor:pointer;padding:.6em 0;font-weight:600}summary small{color:var(--quiet);font-weight:400;margin-left:.5em}
+.stacked td small{display:block}
 .wide{max-width:600px;margin-bottom:1.4em}
 figure{margin:0;min-width:0;max-width:560px}.figures.one figure{max-width:none}figure img{width:100%;height:auto;display:block}
 figcaption{font-size:.84rem;color:var(--quiet);margin-top:.5em}figcaption b{color:var(--ink)}
@@ -107,6 +121,7 @@ figcaption{font-size:.84rem;color:var(--quiet);margin-top:.5em}figcaption b{colo
 .spectrum .base{stroke:#d4d0c6;fill:none}.spectrum .line{stroke:#d9a58c;stroke-width:.8;stroke-dasharray:3 3;fill:none}
 .spectrum text{font:13px system-ui,"DejaVu Sans",sans-serif;fill:#8a8f98;text-anchor:middle}.spectrum .name{fill:#b4613a}
 @media(max-width:680px){
+ .five{font-size:.76rem}
  .query{grid-template-columns:1fr}.subject{display:grid;grid-template-columns:1fr 1.5fr;gap:4px 12px}.subject p{grid-column:1/-1}
  .strip>div{grid-template-columns:repeat(3,minmax(0,1fr))}.strip.spectra>div{grid-template-columns:repeat(2,minmax(0,1fr))}
 }
