@@ -81,6 +81,7 @@ void run(const Options& o, stage::Context& context)
         inputs.emplace(o, compute.device, context.run.seed);
         if (predicts(*inputs, o)) require_columns_of_their_own(*inputs);
     });
+    if (context.world.is_root()) inputs->warn_of_labels();
     const auto& sample = inputs->sample;
     if (context.dry_run()) {
         context.print(fmt::format("evaluate: {} training and {} test galaxies", sample.train, sample.test()));
@@ -91,8 +92,7 @@ void run(const Options& o, stage::Context& context)
     context.stop_if_requested("evaluation: nothing is lost but this stage's own minutes");
     const auto features = all_features(*inputs, measured);
     const auto learned = learned_predictions(*inputs, compute, context);
-    const Case of{*inputs, features, learned,
-                  o,       context,  with_rows(inputs->properties, sample, context.world)};
+    const Case of{*inputs, features, learned, o, context, scored(inputs->properties, sample)};
     if (o.neighbours > sample.train && context.world.is_root()) {
         log::warn("neighbours = {}: there are {} training galaxies, and all of them are taken", o.neighbours,
                   sample.train);

@@ -1,14 +1,15 @@
 #include "stages/evaluate_case.hpp"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <numeric>
 #include <span>
 
 #include "catalogue/metrics.hpp"
-#include "core/log.hpp"
 
 namespace astroclip::evaluate {
 namespace {
@@ -58,18 +59,48 @@ Rows known_rows(const std::vector<Target>& targets, const Sample& sample)
     return rows;
 }
 
-std::vector<Target> with_rows(const std::vector<Target>& targets, const Sample& sample,
-                              const comm::World& world)
+std::map<std::string, std::string> unscored(const std::vector<Target>& targets, const Sample& sample)
 {
-    std::vector<Target> some;
+    std::map<std::string, std::string> reasons;
+    const auto rest = [&] {
+        std::vector<Target> some;
+        for (const auto& target : targets) {
+            if (!reasons.contains(target.name)) some.push_back(target);
+        }
+        return some;
+    };
     for (const auto& target : targets) {
-        if (known_rows({target}, sample).any()) {
-            some.push_back(target);
-        } else if (world.is_root()) {
-            log::warn("no galaxy has the label '{}', or none on one side of the split: it is left out",
-                      target.name);
+        const auto rows = known_rows({target}, sample);
+        if (!rows.any()) {
+            reasons[target.name] = fmt::format("known of {} galaxies for training and of {} held out",
+                                               rows.train.size(), rows.test.size());
         }
     }
+    // R² is that of the held-out galaxies that have all properties; without one of these they may be more.
+    for (bool found = true; found;) {
+        found = false;
+        const auto some = rest();
+        const auto test = known_rows(some, sample).test;
+        for (const auto& target : some) {
+            const auto truth = chosen(target.truth, test);
+            if (truth.empty() || std::count(truth.begin(), truth.end(), truth.front()) < std::ssize(truth)) {
+                continue;
+            }
+            reasons[target.name] =
+                fmt::format("{} for all {} held-out galaxies that have every label: it does not vary",
+                            truth.front(), truth.size());
+            found = true;
+        }
+    }
+    return reasons;
+}
+
+std::vector<Target> scored(const std::vector<Target>& targets, const Sample& sample)
+{
+    const auto reasons = unscored(targets, sample);
+    std::vector<Target> some;
+    std::copy_if(targets.begin(), targets.end(), std::back_inserter(some),
+                 [&](const auto& target) { return !reasons.contains(target.name); });
     return some;
 }
 
@@ -160,7 +191,10 @@ nlohmann::json mean_score(const at::Tensor& truth, const at::Tensor& predicted, 
     const auto interval = catalogue::bootstrap(
         truth.size(0), [&](std::span<const std::int64_t> rows) { return columns.mean_r2(rows); }, of.seed(),
         of.o.bootstraps);
-    return {{"r2", columns.mean_r2(all_rows(truth.size(0)))},
+    std::vector<std::string> names;
+    for (const auto& target : of.properties) names.push_back(target.name);
+    return {{"of", names},
+            {"r2", columns.mean_r2(all_rows(truth.size(0)))},
             {"r2_low", interval.low},
             {"r2_high", interval.high},
             {"n", truth.size(0)}};

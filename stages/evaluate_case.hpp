@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <string>
 #include <vector>
 
 #include "stages/evaluate_features.hpp"
@@ -30,7 +32,7 @@ struct Case {
     const std::vector<Learned>& learned;
     const Options& o;
     const stage::Context& context;
-    std::vector<Target> properties;  // those that some galaxy of each side of the split has
+    std::vector<Target> properties;  // those that can be scored
 
     const Sample& sample() const { return inputs.sample; }
     const comm::World& world() const { return context.world; }
@@ -43,9 +45,11 @@ struct Rows {
     bool any() const { return !train.empty() && !test.empty(); }
 };
 Rows known_rows(const std::vector<Target>& targets, const Sample& sample);
-// The targets that some galaxy of each side has; the others are told of and left out.
-std::vector<Target> with_rows(const std::vector<Target>& targets, const Sample& sample,
-                              const comm::World& world);
+// The targets that nothing can be learned or measured of, with the reason: no galaxy of one side has them,
+// or those held out have all the same value, so that there is no R².
+std::map<std::string, std::string> unscored(const std::vector<Target>& targets, const Sample& sample);
+// The others.
+std::vector<Target> scored(const std::vector<Target>& targets, const Sample& sample);
 
 at::Tensor chosen(const at::Tensor& values, const std::vector<std::int64_t>& rows);
 std::vector<double> chosen(const std::vector<double>& values, const std::vector<std::int64_t>& rows);
@@ -61,7 +65,8 @@ std::vector<std::vector<double>> shared_out(const comm::World& world, std::size_
 // R² with its interval; of redshifts also bias, σ_NMAD and outliers.
 nlohmann::json score(const std::vector<double>& truth, const std::vector<double>& predicted, bool redshift,
                      const Case& of);
-// The mean R² over the columns (properties), alone and with the interval of resampled galaxies.
+// The mean R² over the columns (properties), alone and with the interval of resampled galaxies and the names
+// of the properties, which are those of the case.
 double mean_r2(const at::Tensor& truth, const at::Tensor& predicted);
 nlohmann::json mean_score(const at::Tensor& truth, const at::Tensor& predicted, const Case& of);
 

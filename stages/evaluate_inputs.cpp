@@ -6,11 +6,14 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <set>
 
+#include "catalogue/morphology.hpp"
 #include "core/error.hpp"
 #include "core/log.hpp"
 #include "data/rows.hpp"
+#include "stages/evaluate_case.hpp"
 #include "store/publication.hpp"
 
 namespace astroclip::evaluate {
@@ -88,6 +91,34 @@ std::vector<std::pair<std::int64_t, std::int64_t>> complete_rows(const store::Re
     return rows;
 }
 
+struct Mark {
+    double value = nan;
+    std::int64_t n = 0;  // 0: none
+};
+
+// The commonest of the finite values, if it looks like a mark of those without one: more than 5 % have it,
+// and it is such a number as others use for that, or hardly any two of the rest are alike.
+Mark suspected_mark(const std::vector<double>& values)
+{
+    std::map<double, std::int64_t> times;
+    std::int64_t known = 0;
+    for (const auto value : values) {
+        if (!std::isfinite(value)) continue;
+        ++times[value];
+        ++known;
+    }
+    const auto most = std::max_element(times.begin(), times.end(),
+                                       [](const auto& a, const auto& b) { return a.second < b.second; });
+    if (times.size() < 2 || 20 * most->second <= known || most->second < 2) {
+        return {};
+    }
+    const auto rest = known - most->second;
+    const bool continuous = 2 * std::ssize(times) > rest;
+    const auto size = std::abs(most->first);
+    const bool usual = size == 99 || size == 999 || size == 9999;
+    return continuous || usual ? Mark{most->first, most->second} : Mark{};
+}
+
 std::vector<std::string> modalities_of(const store::Reader& embeddings)
 {
     std::vector<std::string> some;
@@ -126,7 +157,9 @@ void bind(config::Section options, Options& o)
         .option("output", o.output, "folder to publish", runtime_only())
         .option("label-columns", o.label_columns, "properties to predict, separated by commas")
         .option("match-radius", o.match_radius_arcsec, "of labels by position [arcsec]",
-                config::between(0.001, 3600))
+                config::between(0.001, 3600));
+    stage::bind(options, o.label_rules);
+    options
         .option("label-fractions", o.label_fractions,
                 "also from these shares of the training labels, separated by commas; or none")
         .option("few-shot-epochs", o.few_shot_epochs, "of the small networks; 0: none are trained",
@@ -218,11 +251,13 @@ void Inputs::read_labels(const Options& o)
 {
     if (!o.morphology.empty()) {
         votes = std::make_unique<stage::Labels>(o.morphology, sample.sources(), o.match_radius_arcsec);
+        // Nothing can be asked without it: that is said before anything is computed.
+        votes->of(catalogue::galaxy_zoo_questions().front().votes_column());
     }
     if (o.labels.empty()) {
         return;
     }
-    const stage::Labels labels(o.labels, sample.sources(), o.match_radius_arcsec);
+    const stage::Labels labels(o.labels, sample.sources(), o.match_radius_arcsec, o.label_rules);
     label_facts = labels.facts();
     for (const auto& name : stage::split_list(o.label_columns)) {
         properties.push_back({name, labels.of(name)});
@@ -235,13 +270,50 @@ void Inputs::read_labels(const Options& o)
             log::info("label '{}': {} of {} galaxies have none, or none that is finite, and are left out",
                       name, sample.size() - known, sample.size());
         }
+        if (const auto mark = suspected_mark(truth); mark.n > 0) {
+            label_facts["repeated"][name] = {{"value", mark.value}, {"n", mark.n}};
+        }
+    }
+    for (const auto& [name, reason] : unscored(properties, sample)) label_facts["unused"][name] = reason;
+}
+
+void Inputs::warn_of_labels() const
+{
+    if (properties.empty()) {
+        return;
+    }
+    const auto told = [&](const char* what) { return label_facts.value(what, nlohmann::json::object()); };
+    for (const auto& [name, mark] : told("repeated").items()) {
+        log::warn(
+            "label '{}': {} of {} galaxies have the value {}: if it marks those without one, they should "
+            "have "
+            "NaN or an empty field",
+            name, mark.at("n").get<std::int64_t>(), label_facts.at("known").at(name).get<std::int64_t>(),
+            mark.at("value").get<double>());
+    }
+    const auto unused = told("unused");
+    for (const auto& [name, reason] : unused.items()) {
+        log::warn("label '{}' is left out: {}", name, reason.get<std::string>());
+    }
+    std::vector<std::string> used;
+    for (const auto& target : properties) {
+        if (!unused.contains(target.name)) used.push_back(target.name);
+    }
+    const std::vector<std::string> published{"LOG_MSTAR", "Z_MW", "TAGE_MW", "LOG_SSFR"};
+    if (!used.empty() && !std::is_permutation(used.begin(), used.end(), published.begin(), published.end())) {
+        log::warn("the mean R2 of the properties is that of {}; the published one is that of {}",
+                  fmt::join(used, ", "), fmt::join(published, ", "));
     }
 }
 
 // The rows of another catalogue that hold our sample, all of it.
 void Inputs::open_comparisons(const Options& o)
 {
+    std::set<std::string> names;
     for (const auto& [name, folder] : named_folders("compare", o.compare)) {
+        if (!names.insert(name).second) {
+            throw ConfigError(fmt::format("'compare': two catalogues are called '{}'", name));
+        }
         Comparison one{name, store::Reader(folder, "embeddings", o.trust), {}};
         const auto rows = complete_rows(one.embeddings, {});
         for (const auto id : sample.object_id) {

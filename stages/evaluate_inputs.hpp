@@ -23,6 +23,7 @@ struct Options {
     std::string label_columns = "LOG_MSTAR,Z_MW,TAGE_MW,LOG_SSFR";
     std::string label_fractions = "0.01,0.03,0.1,0.3";
     double match_radius_arcsec = 0.5;
+    stage::LabelRules label_rules;
     int neighbours = 64;
     int few_shot_epochs = 10;
     int photometry_epochs = 50, photometry_patience = 0;
@@ -99,6 +100,7 @@ struct Inputs {
 
     nlohmann::json ids(const Options& o) const;
     Target redshift() const;  // NaN where the fit warns
+    void warn_of_labels() const;
 
 private:
     void require_source_of_embeddings() const;

@@ -175,6 +175,8 @@ bool publish_predictions(const Case& of, const std::string& folder, stage::Conte
     }
     const nlohmann::json made_by = {{"neighbours", of.o.neighbours},
                                     {"label-columns", of.o.label_columns},
+                                    {"label-selection", of.o.label_rules.selection},
+                                    {"ssfr-def", of.o.label_rules.ssfr},
                                     {"match-radius", of.o.match_radius_arcsec}};
     store::Output output(of.world(), folder,
                          {"evaluate", made_by, digest_of(made_by.dump()), of.inputs.ids(of.o)}, false,

@@ -1,6 +1,7 @@
 #include "stages/labels.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -9,6 +10,7 @@
 
 #include "core/error.hpp"
 #include "core/hash.hpp"
+#include "core/log.hpp"
 
 namespace astroclip::stage {
 namespace {
@@ -35,19 +37,67 @@ std::string digest_of_file(const std::string& path)
     return digest.hex();
 }
 
-Labels::Labels(const std::string& path, const survey::Sources& galaxies, double radius_arcsec)
-    : table_(survey::Table::open(path)), row_(galaxies.object_id.size(), -1)
+void bind(config::Section options, LabelRules& rules)
+{
+    options
+        .option("label-selection", rules.selection,
+                "of PROVABGS's galaxies: those whose mass and magnitudes are above 0, as published, or all",
+                config::one_of({"published", "all"}))
+        .option("ssfr-def", rules.ssfr,
+                "LOG_SSFR: log10 AVG_SFR - LOG_MSTAR; or, to compare with published figures, of the "
+                "published code now (head: ln AVG_SFR - ln Z_MW) or before (hist: ln AVG_SFR - LOG_MSTAR)",
+                config::one_of({"physical", "head", "hist"}));
+}
+
+Labels::Labels(const std::string& path, const survey::Sources& galaxies, double radius_arcsec,
+               LabelRules rules)
+    : table_(survey::Table::open(path)), row_(galaxies.object_id.size(), -1), rules_(std::move(rules))
 {
     if (const auto key = table_->first_of({"object_id", "TARGETID"}); !key.empty()) {
         match_by_id(key, galaxies);
     } else {
         match_by_position(galaxies, radius_arcsec);
     }
-    const auto matched = std::count_if(row_.begin(), row_.end(), [](auto row) { return row >= 0; });
-    if (matched == 0) {
+    matched_ = std::count_if(row_.begin(), row_.end(), [](auto row) { return row >= 0; });
+    if (matched_ == 0) {
         throw DataError(path, fmt::format("none of its {} rows is one of the {} galaxies that labels are "
                                           "looked for: another survey, or other ids?",
                                           table_->rows(), row_.size()));
+    }
+    if (rules_.selection == "published") select();
+}
+
+void Labels::select()
+{
+    std::vector<std::string> columns;
+    for (const auto* name : {"MAG_G", "MAG_R", "MAG_Z"}) {
+        if (has(name)) columns.emplace_back(name);
+    }
+    const auto mass = table_->first_of({"PROVABGS_LOGMSTAR_BF", "LOG_MSTAR"});
+    if (mass.empty() || (mass == "LOG_MSTAR" && columns.size() < 3)) {
+        return;
+    }
+    columns.insert(columns.begin(), mass);
+    std::vector<char> fails(row_.size(), 0);
+    selection_["above_0"] = columns;
+    for (const auto& column : columns) {
+        const auto all = table_->numbers(column);
+        std::int64_t failed = 0;
+        for (std::size_t i = 0; i < row_.size(); ++i) {
+            if (row_[i] >= 0 && !(all[static_cast<std::size_t>(row_[i])] > 0)) failed += fails[i] = 1;
+        }
+        selection_["failed"][column] = failed;
+    }
+    for (std::size_t i = 0; i < row_.size(); ++i) {
+        if (fails[i]) row_[i] = -1;
+    }
+    const auto left_out = std::count(fails.begin(), fails.end(), 1);
+    selection_["left_out"] = left_out;
+    if (left_out > 0) {
+        log::info(
+            "labels: {} of {} galaxies are left out, as published: not all of {} are above 0, so that "
+            "PROVABGS has no fit of them",
+            left_out, matched_, fmt::join(columns, ", "));
     }
 }
 
@@ -82,14 +132,9 @@ void Labels::match_by_position(const survey::Sources& galaxies, double radius_ar
 
 std::vector<double> Labels::of(const std::string& column) const
 {
-    const bool derived = column == "LOG_SSFR" && !has(column) && has("AVG_SFR");
-    if (derived) {
-        auto values = of("AVG_SFR");
-        const auto mass = of("LOG_MSTAR");
-        for (std::size_t i = 0; i < values.size(); ++i) {
-            values[i] = values[i] > 0 ? std::log10(values[i]) - mass[i] : nan;
-        }
-        return values;
+    const bool physical = rules_.ssfr == "physical";
+    if (column == "LOG_SSFR" && (!physical || (!has(column) && has("AVG_SFR")))) {
+        return log_ssfr();
     }
     const bool own_name = column == "LOG_MSTAR" && !has(column) && has("PROVABGS_LOGMSTAR_BF");
     const auto all = table_->numbers(own_name ? "PROVABGS_LOGMSTAR_BF" : column);
@@ -100,11 +145,31 @@ std::vector<double> Labels::of(const std::string& column) const
     return values;
 }
 
+std::vector<double> Labels::log_ssfr() const
+{
+    if (!has("AVG_SFR")) {
+        throw DataError(table_->path(), fmt::format("'ssfr-def' = {} makes LOG_SSFR from a column AVG_SFR, "
+                                                    "which is not there",
+                                                    rules_.ssfr));
+    }
+    auto values = of("AVG_SFR");
+    const auto per = of(rules_.ssfr == "head" ? "Z_MW" : "LOG_MSTAR");
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        const auto rate = values[i] > 0 ? values[i] : nan;
+        if (rules_.ssfr == "head") {  // a metallicity is below 1: what is not above 0 is a logarithm already
+            values[i] = std::log(rate) - (per[i] > 0 ? std::log(per[i]) : per[i]);
+        } else {
+            values[i] = (rules_.ssfr == "hist" ? std::log(rate) : std::log10(rate)) - per[i];
+        }
+    }
+    return values;
+}
+
 nlohmann::json Labels::facts() const
 {
-    return {{"rows", table_->rows()},
-            {"matched", std::count_if(row_.begin(), row_.end(), [](auto row) { return row >= 0; })},
-            {"repeated_rows", repeated_}};
+    nlohmann::json facts = {{"rows", table_->rows()}, {"matched", matched_}, {"repeated_rows", repeated_}};
+    if (!selection_.is_null()) facts["selection"] = selection_;
+    return facts;
 }
 
 }  // namespace astroclip::stage

@@ -180,7 +180,8 @@ OwnObjects read_cutouts(const std::string& path, const survey::CutoutOptions& ho
     const auto take = [&](const survey::Refusal& refusal, std::int64_t id) {
         const auto name = name_in(path, own.queries.size());
         if (refusal) {
-            throw DataError(path, fmt::format("{}: {} {}", name, refusal.reason, refusal.detail));
+            throw DataError(path, fmt::format("{}: {}{}{}", name, refusal.reason,
+                                              refusal.detail.empty() ? "" : ": ", refusal.detail));
         }
         own.queries.push_back({.name = name, .object_id = id, .ra = cutout.ra, .dec = cutout.dec});
         own.flux.insert(own.flux.end(), cutout.flux.begin(), cutout.flux.end());

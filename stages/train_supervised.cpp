@@ -23,6 +23,7 @@ constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 struct Options {
     std::string images, spectra, pairs, labels, output, targets = "redshift";
     double match_radius_arcsec = 0.5;
+    LabelRules label_rules;
     bool trust = false;
     ssl::SupervisedConfig task;
     train::TrainerConfig trainer{.steps = 0, .clip_norm = 0};
@@ -46,8 +47,9 @@ void bind(config::Section options, Options& o)
             "what is predicted, by one network: columns of the labels and 'redshift' (of the stores, where "
             "the fit does not warn), separated by commas")
         .option("match-radius", o.match_radius_arcsec, "of labels by position [arcsec]",
-                config::between(0.001, 3600))
-        .option("trust", o.trust, "do not check the hashes of the stores' files", config::runtime_only());
+                config::between(0.001, 3600));
+    bind(options, o.label_rules);
+    options.option("trust", o.trust, "do not check the hashes of the stores' files", config::runtime_only());
     ssl::bind(options, o.task);
     train::bind(options, o.trainer);
 }
@@ -105,7 +107,8 @@ std::vector<std::vector<double>> values_of(const std::vector<std::string>& targe
         if (o.labels.empty()) {
             throw ConfigError(fmt::format("'labels' is not set: 'targets' asks for {}", target));
         }
-        if (!labels) labels = std::make_unique<Labels>(o.labels, of.sources, o.match_radius_arcsec);
+        if (!labels)
+            labels = std::make_unique<Labels>(o.labels, of.sources, o.match_radius_arcsec, o.label_rules);
         all.push_back(labels->of(target));
     }
     for (std::size_t i = 0; i < targets.size(); ++i) {

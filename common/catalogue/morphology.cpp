@@ -5,6 +5,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
+#include <numeric>
 
 #include "catalogue/small_network.hpp"
 #include "core/error.hpp"
@@ -89,15 +91,14 @@ MorphologyScores morphology_scores(const at::Tensor& shares, const at::Tensor& p
     const auto truth = is_largest(shares.to(at::kDouble));  // [n, c]
     const auto classes = truth.size(1);
     const auto answer = predicted.argmax(1);
-    const auto given = at::one_hot(answer, classes).to(at::kBool);
     const auto n = static_cast<double>(truth.size(0));
-    const auto support = truth.sum(0).to(at::kDouble);
-    const auto hits = truth.logical_and(given).sum(0).to(at::kDouble);
-    const auto f1 = (2 * hits / (support + given.sum(0))).nan_to_num(0);  // no such row, none predicted: 0
+    const MorphologyTally tally(shares, predicted);
+    std::vector<std::int64_t> all(static_cast<std::size_t>(truth.size(0)));
+    std::iota(all.begin(), all.end(), 0);
 
     MorphologyScores scores;
-    scores.accuracy = truth.eq(given).all(1).sum().item<double>() / n;
-    scores.f1 = (f1 * support).sum().item<double>() / support.sum().item<double>();
+    scores.accuracy = tally.accuracy(all);
+    scores.f1 = tally.f1(all);
     for (std::int64_t c = 0; c < classes; ++c) {
         const auto always = at::one_hot(at::full({truth.size(0)}, c, at::kLong), classes).to(at::kBool);
         scores.majority = std::max(scores.majority, truth.eq(always).all(1).sum().item<double>() / n);
@@ -105,6 +106,45 @@ MorphologyScores morphology_scores(const at::Tensor& shares, const at::Tensor& p
     const auto cell = truth.to(at::kInt).argmax(1) * classes + answer;
     scores.confusion = at::bincount(cell, {}, classes * classes).view({classes, classes});
     return scores;
+}
+
+MorphologyTally::MorphologyTally(const at::Tensor& shares, const at::Tensor& predicted)
+    : answers_(static_cast<std::size_t>(shares.size(1)))
+{
+    const auto truth = is_largest(shares.to(at::kDouble)).contiguous();  // [n, c]
+    const auto answer = predicted.argmax(1).contiguous();
+    true_.assign(truth.const_data_ptr<bool>(), truth.const_data_ptr<bool>() + truth.numel());
+    given_.assign(answer.const_data_ptr<std::int64_t>(),
+                  answer.const_data_ptr<std::int64_t>() + answer.numel());
+    for (std::size_t i = 0; i < given_.size(); ++i) {
+        const auto* row = &true_[i * answers_];
+        exact_.push_back(row[given_[i]] && std::count(row, row + answers_, 1) == 1);
+    }
+}
+
+double MorphologyTally::accuracy(std::span<const std::int64_t> rows) const
+{
+    const auto hits = std::count_if(rows.begin(), rows.end(), [&](auto row) { return exact_[row] != 0; });
+    return static_cast<double>(hits) / static_cast<double>(rows.size());  // 0 / 0: NaN
+}
+
+double MorphologyTally::f1(std::span<const std::int64_t> rows) const
+{
+    std::vector<std::int64_t> support(answers_, 0), predicted(answers_, 0), hits(answers_, 0);
+    for (const auto row : rows) {
+        const auto* truth = &true_[static_cast<std::size_t>(row) * answers_];
+        const auto answer = given_[static_cast<std::size_t>(row)];
+        for (std::size_t c = 0; c < answers_; ++c) support[c] += truth[c];
+        ++predicted[answer];
+        hits[answer] += truth[answer];
+    }
+    double sum = 0, weight = 0;
+    for (std::size_t c = 0; c < answers_; ++c) {
+        const auto all = static_cast<double>(support[c] + predicted[c]);
+        if (all > 0) sum += 2.0 * static_cast<double>(hits[c] * support[c]) / all;
+        weight += static_cast<double>(support[c]);
+    }
+    return sum / weight;
 }
 
 }  // namespace astroclip::catalogue

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -52,5 +53,21 @@ struct MorphologyScores {
     at::Tensor confusion{};  // [c, c] int64: row truth (the first of tied ones), column prediction
 };
 MorphologyScores morphology_scores(const at::Tensor& shares, const at::Tensor& predicted);
+
+// The same accuracy and F1 of some rows, which may repeat: a resample costs no more than its rows.
+class MorphologyTally {
+public:
+    MorphologyTally(const at::Tensor& shares, const at::Tensor& predicted);
+
+    std::int64_t size() const { return static_cast<std::int64_t>(given_.size()); }
+    double accuracy(std::span<const std::int64_t> rows) const;  // NaN for no rows
+    double f1(std::span<const std::int64_t> rows) const;
+
+private:
+    std::size_t answers_ = 0;
+    std::vector<char> true_;          // [n, answers]
+    std::vector<std::size_t> given_;  // the answer predicted
+    std::vector<char> exact_;
+};
 
 }  // namespace astroclip::catalogue

@@ -50,7 +50,7 @@ void Reader::State::load(const std::string& kind)
     const auto manifest_path = path + "/manifest.json";
     try {
         if (!manifest.at("content").contains("schema")) {
-            throw DataError(manifest_path, fmt::format("describes a {}, not a store",
+            throw DataError(manifest_path, fmt::format("describes '{}', not a store",
                                                        manifest.at("kind").get<std::string>()));
         }
         schema = schema_from_json(manifest.at("content").at("schema"));

@@ -297,8 +297,8 @@ void Writer::State::check_limit() const
                 so_far.all.damage, plan_size, options.max_reject_fraction, so_far.text(),
                 example == rejects.end()
                     ? ""
-                    : fmt::format("; for example {} row {}: {} {}", example->source, example->source_row,
-                                  example->reason, example->detail)));
+                    : fmt::format("; for example {} row {}: {}{}{}", example->source, example->source_row,
+                                  example->reason, example->detail.empty() ? "" : ": ", example->detail)));
     }
 }
 

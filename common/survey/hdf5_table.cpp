@@ -1,9 +1,12 @@
 #include <fmt/format.h>
 
+#include <cstring>
+
 #include "core/error.hpp"
 #include "survey/fits.hpp"
 #include "survey/foreign_hdf5.hpp"
 #include "survey/table.hpp"
+#include "survey/text.hpp"
 
 namespace astroclip::survey {
 namespace {
@@ -57,17 +60,61 @@ public:
     std::vector<double> numbers(const std::string& name) const override { return read<double>(name); }
     std::vector<std::int64_t> integers(const std::string& name) const override
     {
-        return read<std::int64_t>(name);
+        return H5Tget_class(type_of(name)) == H5T_STRING ? integers_of(texts(name), name)
+                                                         : read<std::int64_t>(name);
     }
     std::vector<std::string> texts(const std::string& name) const override
     {
-        if (!compound_.empty()) {
-            throw DataError(path(), fmt::format("column '{}': texts inside records cannot be read", name));
-        }
-        return file_.texts(names_[index(name)], static_cast<std::uint64_t>(rows_));
+        const auto& own = names_[index(name)];
+        return compound_.empty() ? file_.texts(own, static_cast<std::uint64_t>(rows_)) : member_texts(own);
     }
 
 private:
+    hdf5::Handle type_of(const std::string& name) const
+    {
+        const auto& own = names_[index(name)];
+        hdf5::Handle type(H5Dget_type(file_.dataset(compound_.empty() ? own : compound_)), H5Tclose);
+        if (compound_.empty()) {
+            return type;
+        }
+        const auto number = static_cast<unsigned>(H5Tget_member_index(type, own.c_str()));
+        return {H5Tget_member_type(type, number), H5Tclose};
+    }
+
+    std::vector<std::string> member_texts(const std::string& own) const
+    {
+        const auto text = type_of(own);
+        if (H5Tget_class(text) != H5T_STRING) {
+            throw DataError(path(), fmt::format("column '{}' does not hold texts", own));
+        }
+        const auto width = H5Tget_size(text);
+        const hdf5::Handle record(H5Tcreate(H5T_COMPOUND, width), H5Tclose);
+        H5Tinsert(record, own.c_str(), 0, text);
+        const auto dataset = file_.dataset(compound_);
+        std::vector<char> bytes(static_cast<std::size_t>(rows_) * width);
+        if (H5Dread(dataset, record, H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes.data()) < 0) {
+            throw DataError(path(), fmt::format("column '{}' cannot be read as one text a row: {}", own,
+                                                hdf5::last_error()));
+        }
+        const bool elsewhere = H5Tis_variable_str(text) > 0;  // then the record holds a pointer
+        std::vector<std::string> texts;
+        for (std::size_t row = 0; row < static_cast<std::size_t>(rows_); ++row) {
+            const auto* begin = bytes.data() + row * width;
+            auto size = width;
+            if (elsewhere) {
+                std::memcpy(&begin, begin, sizeof begin);
+                size = begin ? std::strlen(begin) : 0;
+            }
+            const std::string_view whole(begin ? begin : "", size);
+            texts.emplace_back(trimmed(whole.substr(0, whole.find('\0'))));
+        }
+        if (elsewhere) {
+            const hdf5::Handle space(H5Dget_space(dataset), H5Sclose);
+            H5Dvlen_reclaim(record, space, H5P_DEFAULT, bytes.data());
+        }
+        return texts;
+    }
+
     template <typename T>
     std::vector<T> read(const std::string& name) const
     {

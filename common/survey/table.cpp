@@ -82,6 +82,9 @@ public:
             throw DataError(
                 path(), fmt::format("column '{}' holds floating-point numbers, whole ones expected", name));
         }
+        if (column.type == TSTRING) {
+            return integers_of(texts(name), name);
+        }
         return read<std::int64_t>(name);
     }
     std::vector<std::string> texts(const std::string& name) const override
@@ -149,6 +152,21 @@ std::string Table::first_of(std::initializer_list<const char*> names) const
         }
     }
     return "";
+}
+
+std::vector<std::int64_t> Table::integers_of(const std::vector<std::string>& texts,
+                                             const std::string& name) const
+{
+    std::vector<std::int64_t> values;
+    for (const auto& text : texts) {
+        const auto value = trimmed(text).empty() ? -1 : to_number<std::int64_t>(text);
+        if (!value) {
+            throw DataError(path_, fmt::format("row {}, column '{}': '{}' is not a whole number",
+                                               values.size() + 1, name, text));
+        }
+        values.push_back(*value);
+    }
+    return values;
 }
 
 std::size_t Table::index(const std::string& name) const

@@ -25,7 +25,8 @@ public:
     // The first of these that is there, or "".
     std::string first_of(std::initializer_list<const char*> names) const;
 
-    // Whole columns. An empty CSV field is NaN among numbers, -1 among integers.
+    // Whole columns. An empty CSV field is NaN among numbers, -1 among integers; integers may be texts of
+    // digits.
     virtual std::vector<double> numbers(const std::string& name) const = 0;
     virtual std::vector<std::int64_t> integers(const std::string& name) const = 0;
     virtual std::vector<std::string> texts(const std::string& name) const = 0;
@@ -36,6 +37,9 @@ protected:
     {
     }
     std::size_t index(const std::string& name) const;  // DataError with the names that are there
+    // The numbers that texts of a column are.
+    std::vector<std::int64_t> integers_of(const std::vector<std::string>& texts,
+                                          const std::string& name) const;
 
     std::string path_;
     std::int64_t rows_ = 0;

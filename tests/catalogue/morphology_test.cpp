@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "core/error.hpp"
 #include "support/deterministic_fill.hpp"
 
@@ -34,6 +36,23 @@ TEST(Morphology, ScoresAreExactMatchesAndF1WeightedBySupport)
     // F1: class 0: 2·1/(2+1), class 1: 2·2/(2+3), class 2: 2·1/(2+1); supports 2, 2, 2.
     EXPECT_NEAR(scores.f1, (2.0 / 3 + 4.0 / 5 + 2.0 / 3) / 3, 1e-12);
     EXPECT_DOUBLE_EQ(scores.majority, 2.0 / 5);
+}
+
+TEST(Morphology, TalliesResamplesAsTheScoresOfTheRowsThemselves)
+{
+    const auto shares = test::fill_tensor(3, {60, 4}).softmax(1);
+    const auto predicted = test::fill_tensor(4, {60, 4}).softmax(1);
+    const MorphologyTally tally(shares, predicted);
+    ASSERT_EQ(tally.size(), 60);
+    std::vector<std::int64_t> rows;
+    for (std::int64_t i = 0; i < 40; ++i) rows.push_back(i * i % 23);
+    const auto some = at::tensor(rows, at::kLong);
+    const auto expected = morphology_scores(shares.index_select(0, some), predicted.index_select(0, some));
+    EXPECT_DOUBLE_EQ(tally.accuracy(rows), expected.accuracy);
+    EXPECT_DOUBLE_EQ(tally.f1(rows), expected.f1);
+    EXPECT_GT(tally.f1(rows), 0);
+    EXPECT_TRUE(std::isnan(tally.accuracy({})));
+    EXPECT_TRUE(std::isnan(tally.f1({})));
 }
 
 TEST(Morphology, AsksTheTenQuestionsByTheirColumns)

@@ -430,6 +430,7 @@ class EvaluateLabels(unittest.TestCase):
                                "--few-shot-epochs=2", "--morphology-epochs=2", "--flows=2", *map(str, more)],
                               capture_output=True, text=True, env=pipeline.environment(), timeout=300, stdin=subprocess.DEVNULL)
         self.assertEqual(done.returncode, code, done.stderr)
+        self.said = done.stderr
         return done.stderr if code else json.loads((output / "evaluation.json").read_text())
 
     def votes(self, one_class=False):
@@ -566,6 +567,172 @@ class EvaluateLabels(unittest.TestCase):
         self.assertIn("neither a column object_id", self.evaluate("--labels", path, code=65))
         self.assertIn("label-fractions", self.evaluate("--label-fractions", "0.1,two", code=64))
         self.assertIn("NAME=FOLDER", self.evaluate("--compare", "somewhere", code=64))
+        twice = ",".join(2 * [f"A={RUN / 'embeddings'}"])
+        self.assertIn("two catalogues are called 'A'", self.evaluate("--compare", twice, code=64))
+        self.assertIn("describes 'evaluation', not a store", self.evaluate("--compare", f"A={RUN / 'evaluation'}", code=65))
+
+    def provabgs(self, name="LOG_MSTAR"):
+        """Labels under PROVABGS's names, of which the mass of the first ten and a magnitude of the eleventh are marked as absent."""
+        columns = ["TARGETID", "MAG_G", "MAG_R", "MAG_Z", "Z_MW", "TAGE_MW", "AVG_SFR"]
+        table = Table({each: np.array(self.truth[each]) for each in columns})
+        table[name] = np.array(self.truth["LOG_MSTAR"], float)
+        table[name][:10] = -99
+        table["MAG_Z"][10] = np.nan
+        table["Z_MW"][:10] = 0.5
+        return table
+
+    def of_the_sample(self, ids):
+        sample = set(Store(RUN / "pairs")["object_id"][:])
+        return sum(int(one) in sample for one in ids)
+
+    def test_galaxies_that_provabgs_has_not_fitted_are_left_out_as_published_and_counted(self):
+        marked = self.of_the_sample(self.truth["TARGETID"][:10])
+        faint = self.of_the_sample(self.truth["TARGETID"][10:11])
+        sample = self.of_the_sample(self.truth["TARGETID"])
+        self.assertGreater(marked, 5)
+        for name in ("PROVABGS_LOGMSTAR_BF", "LOG_MSTAR"):
+            path = self.folder / f"{name}.fits"
+            self.provabgs(name).write(path, overwrite=True)
+            labels = self.evaluate("--labels", path, "--label-fractions=none")["labels"]
+            self.assertEqual(labels["selection"], {"above_0": [name, "MAG_G", "MAG_R", "MAG_Z"], "left_out": marked + faint,
+                                                   "failed": {name: marked, "MAG_G": 0, "MAG_R": 0, "MAG_Z": faint}})
+            self.assertEqual(set(labels["left_out"].values()), {marked + faint})
+            self.assertEqual(labels["known"]["Z_MW"], sample - marked - faint)
+            self.assertIn(f"{marked + faint} of {sample} galaxies are left out, as published", self.said)
+            self.assertNotIn("repeated", labels)
+        labels = self.evaluate("--labels", path, "--label-fractions=none", "--label-selection=all")["labels"]
+        self.assertEqual(labels["known"]["LOG_MSTAR"], sample)
+        self.assertEqual(labels["repeated"]["LOG_MSTAR"], {"value": -99, "n": marked})
+        self.assertIn(f"label 'LOG_MSTAR': {marked} of {sample} galaxies have the value -99", self.said)
+        # A mass of one's own, without magnitudes, may be anything.
+        self.provabgs()["TARGETID", "LOG_MSTAR"].write(path, overwrite=True)
+        labels = self.evaluate("--labels", path, "--label-fractions=none", "--label-columns=LOG_MSTAR")["labels"]
+        self.assertNotIn("selection", labels)
+        self.assertEqual(labels["repeated"]["LOG_MSTAR"]["n"], marked)
+
+    def test_specific_star_formation_is_physical_or_that_of_the_published_code(self):
+        path = self.folder / "rates.fits"
+        table = Table({name: np.array(self.truth[name], int if name == "TARGETID" else float)
+                       for name in ("TARGETID", "LOG_MSTAR", "Z_MW", "AVG_SFR")})
+        rate, metals, mass = table["AVG_SFR"], table["Z_MW"], table["LOG_MSTAR"]
+        own = {"physical": np.log10(rate) - mass, "head": np.log(rate) - np.log(metals), "hist": np.log(rate) - mass}
+        found = {}
+        for name, values in own.items():
+            table.write(path, overwrite=True)
+            options = ("--label-fractions=none", "--label-columns=LOG_SSFR")
+            found[name] = self.evaluate("--labels", path, *options, f"--ssfr-def={name}")["properties"]["mean"]
+            Table({"TARGETID": table["TARGETID"], "LOG_SSFR": values}).write(self.folder / "own.fits", overwrite=True)
+            theirs = self.evaluate("--labels", self.folder / "own.fits", *options)["properties"]["mean"]
+            for features, one in theirs.items():
+                self.assertAlmostEqual(found[name][features]["r2"], one["r2"], places=9)
+        self.assertEqual(len({one["image"]["r2"] for one in found.values()}), 3)
+        self.assertIn("AVG_SFR", self.evaluate("--labels", self.folder / "own.fits", *options, "--ssfr-def=head", code=65))
+
+    def test_a_label_without_spread_or_unknown_is_left_out_of_the_mean_with_the_reason(self):
+        labels = ["LOG_MSTAR", "Z_MW", "TAGE_MW", "LOG_SSFR"]
+        table = Table({name: np.array(self.truth[name]) for name in ("TARGETID", *labels)})
+        path = self.folder / "flat.fits"
+        table.write(path, overwrite=True)
+        whole = self.evaluate("--labels", path, "--label-fractions=none")
+        self.assertEqual(whole["properties"]["mean"]["image"]["of"], labels)
+        self.assertNotIn("unused", whole["labels"])
+        self.assertNotIn("the published one is that of", self.said)
+        table["Z_MW"] = 0.02
+        table["TAGE_MW"] = np.nan
+        table.write(path, overwrite=True)
+        scores = self.evaluate("--labels", path, "--label-fractions=none")
+        self.assertEqual(set(scores["labels"]["unused"]), {"Z_MW", "TAGE_MW"})
+        self.assertIn("does not vary", scores["labels"]["unused"]["Z_MW"])
+        self.assertEqual(scores["labels"]["unused"]["TAGE_MW"], "known of 0 galaxies for training and of 0 held out")
+        self.assertEqual(set(scores["properties"]), {"LOG_MSTAR", "LOG_SSFR", "mean"})
+        for features in ("image", "spectrum", "magnitudes"):
+            mean = scores["properties"]["mean"][features]
+            self.assertEqual(mean["of"], ["LOG_MSTAR", "LOG_SSFR"])
+            self.assertAlmostEqual(mean["r2"], np.mean([scores["properties"][label][features]["r2"] for label in mean["of"]]), places=9)
+        row = next(row for row in scores["table"] if row["model"] == "AstroCLIP")
+        self.assertEqual(row["ours"]["properties"]["of"], ["LOG_MSTAR", "LOG_SSFR"])
+        for words in ("label 'Z_MW' is left out: 0.02 for all", "label 'TAGE_MW' is left out: known of 0", "is that of LOG_MSTAR, LOG_SSFR;"):
+            self.assertEqual(self.said.count(words), 1, self.said)
+
+    def test_ids_may_be_texts_of_digits(self):
+        ids, mass = np.array(self.truth["TARGETID"]), np.array(self.truth["LOG_MSTAR"], float)
+        options = ("--label-columns=LOG_MSTAR", "--label-fractions=none")
+        paths = [self.folder / name for name in ("numbers.fits", "texts.fits", "texts.csv", "fixed.h5", "variable.h5", "records.h5", "pointers.h5")]
+        Table({"object_id": ids, "LOG_MSTAR": mass}).write(paths[0], overwrite=True)
+        texts = [f"{one:>18}" for one in ids]
+        for path in paths[1:3]:
+            Table({"object_id": texts, "LOG_MSTAR": mass}).write(path, overwrite=True)
+        kinds = [np.array(texts, "S"), h5py.string_dtype()]
+        for path, kind in zip(paths[3:5], kinds):
+            with h5py.File(path, "w") as file:
+                file.create_dataset("object_id", data=kind if path == paths[3] else texts, dtype=None if path == paths[3] else kind)
+                file["LOG_MSTAR"] = mass
+        for path, kind in zip(paths[5:], (kinds[0].dtype, kinds[1])):
+            records = np.zeros(len(ids), [("object_id", kind), ("LOG_MSTAR", float)])
+            records["object_id"], records["LOG_MSTAR"] = texts, mass
+            with h5py.File(path, "w") as file:
+                file["table"] = records
+        expected = self.evaluate("--labels", paths[0], *options)["properties"]
+        for path in paths[1:]:
+            self.assertEqual(self.evaluate("--labels", path, *options)["properties"], expected, path)
+        texts[6] = "NGC 224"
+        for path, kind in zip(paths[3:5], kinds):
+            with h5py.File(path, "w") as file:
+                file.create_dataset("object_id", data=np.array(texts, "S") if path == paths[3] else texts, dtype=None if path == paths[3] else kind)
+                file["LOG_MSTAR"] = mass
+        Table({"object_id": texts, "LOG_MSTAR": mass}).write(paths[1], overwrite=True)
+        for path in (paths[1], *paths[3:5]):
+            self.assertIn("row 7, column 'object_id': 'NGC 224' is not a whole number", self.evaluate("--labels", path, *options, code=65))
+
+    def test_votes_that_cannot_be_asked_are_refused_at_once_or_counted_with_the_reason(self):
+        table = Table.read(self.votes())
+        path, first = self.folder / "wrong-votes.csv", "smooth-or-featured_total-votes"
+        rest = table.copy()
+        rest.remove_column(first)
+        rest.write(path, overwrite=True)
+        for more in ((), ("--dry-run",)):
+            said = self.evaluate("--morphology", path, *more, code=65)
+            self.assertIn(first, said)
+            self.assertNotIn("baselines", said)
+        held_out = Store(RUN / "pairs")["object_id"][:][Store(RUN / "pairs")["split"][:] == 1]
+        test = np.isin(self.truth["TARGETID"], held_out)
+        table[first] = table[first].astype(float)
+        table[first][np.flatnonzero(test)[:2]] = np.nan
+        table[first][np.flatnonzero(~test)[:3]] = 2
+        table["smooth-or-featured_smooth_debiased"][np.flatnonzero(test)[2]] = np.nan
+        table.write(path, overwrite=True)
+        scores = self.evaluate("--morphology", path, "--label-fractions=none")
+        one = scores["morphology"]["smooth-or-featured"]
+        self.assertEqual(one["excluded"]["test"], {"without a share of each answer": 1, f"without a number in {first}": 2})
+        self.assertEqual(one["image"]["n"], scores["sample"]["test"] - 3)
+        self.assertEqual(one["excluded"]["train"].get("with fewer than 3 votes in all", 0) + one["image"]["train"], scores["sample"]["train"])
+        table[first] = np.nan
+        table.write(path, overwrite=True)
+        one = self.evaluate("--morphology", path, "--label-fractions=none")["morphology"]["smooth-or-featured"]
+        self.assertEqual(one["excluded"]["test"], {f"without a number in {first}": scores["sample"]["test"]})
+        self.assertIn(f"without a number in {first}", one["left_out"])
+
+    def test_morphology_has_intervals_a_question_and_in_the_mean(self):
+        table = Table.read(self.votes())
+        round_ones = np.random.default_rng(2).uniform(0, 1, len(table))
+        for name, share in (("round", round_ones), ("in-between", 1 - round_ones), ("cigar-shaped", 0 * round_ones)):
+            table[f"how-rounded_{name}_debiased"] = share
+        table["how-rounded_total-votes"] = 40
+        table.write(self.folder / "two.csv", overwrite=True)
+        scores = self.evaluate("--morphology", self.folder / "two.csv", "--label-fractions=none")
+        questions = [scores["morphology"][name]["image"] for name in ("smooth-or-featured", "how-rounded")]
+        mean = scores["morphology"]["mean"]["image"]
+        self.assertEqual(mean["questions"], 2)
+        for key in ("accuracy", "f1"):
+            self.assertAlmostEqual(mean[key], np.mean([one[key] for one in questions]), places=9)
+            for one in (*questions, mean):
+                self.assertLess(one[f"{key}_low"], one[f"{key}_high"])
+                self.assertLessEqual(one[f"{key}_low"], one[key])
+                self.assertLessEqual(one[key], one[f"{key}_high"])
+        # All galaxies are asked both: resampled together, the mean lies between the sums of the ends.
+        self.assertGreaterEqual(mean["accuracy_low"], np.mean([one["accuracy_low"] for one in questions]) - 0.05)
+        row = next(row for row in scores["table"] if row["model"] == "AstroCLIP")
+        self.assertEqual(row["ours"]["morphology"], mean)
 
     def test_simulated_votes_answer_what_the_simulation_knows(self):
         scores = self.evaluate("--morphology", RUN / "survey/votes.csv", "--label-fractions=none")

@@ -135,6 +135,70 @@ TEST(Table, ReadsHdf5AsColumnsAndAsRecords)
     }
 }
 
+TEST(Table, ReadsTextsOfDigitsAsWholeNumbers)
+{
+    const auto path =
+        (std::filesystem::temp_directory_path() / fmt::format("table-{}-texts.h5", getpid())).string();
+    struct Record {
+        char fixed[6];
+        const char* elsewhere;
+    };
+    const auto write = [&](const std::vector<Record>& rows, bool records) {
+        const hdf5::Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
+        const hsize_t count = rows.size();
+        const hdf5::Handle space(H5Screate_simple(1, &count, nullptr), H5Sclose);
+        const hdf5::Handle fixed(H5Tcopy(H5T_C_S1), H5Tclose), elsewhere(H5Tcopy(H5T_C_S1), H5Tclose);
+        H5Tset_size(fixed, sizeof Record::fixed);
+        H5Tset_strpad(fixed, H5T_STR_NULLPAD);
+        H5Tset_size(elsewhere, H5T_VARIABLE);
+        const auto put = [&](const char* name, const std::vector<std::pair<const char*, hid_t>>& members) {
+            const hdf5::Handle type(H5Tcreate(H5T_COMPOUND, sizeof(Record)), H5Tclose);
+            for (const auto& [member, kind] : members) {
+                H5Tinsert(type, member, kind == fixed ? offsetof(Record, fixed) : offsetof(Record, elsewhere),
+                          kind);
+            }
+            const hdf5::Handle dataset(
+                H5Dcreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Dclose);
+            H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, rows.data());
+        };
+        const auto put_column = [&](const char* name, hid_t type, const void* values) {
+            const hdf5::Handle dataset(
+                H5Dcreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Dclose);
+            H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values);
+        };
+        if (records) {
+            return put("table", {{"fixed", fixed}, {"elsewhere", elsewhere}});
+        }
+        std::string letters;
+        std::vector<const char*> pointers;
+        for (const auto& row : rows) {
+            letters.append(row.fixed, sizeof row.fixed);
+            pointers.push_back(row.elsewhere);
+        }
+        put_column("fixed", fixed, letters.data());
+        put_column("elsewhere", elsewhere, pointers.data());
+    };
+    for (const bool records : {false, true}) {
+        write({{{'1', '2', '3', '4', '5', '6'}, " 39633345008634465"}, {"-7", "8"}, {"", ""}}, records);
+        const auto table = Table::open(path);
+        EXPECT_EQ(table->integers("fixed"), (std::vector<std::int64_t>{123456, -7, -1}));
+        EXPECT_EQ(table->integers("elsewhere"), (std::vector<std::int64_t>{39633345008634465, 8, -1}));
+        EXPECT_EQ(table->texts("fixed")[0], "123456");
+        write({{"1", "1"}, {"M 31", "1.5"}}, records);
+        for (const auto* name : {"fixed", "elsewhere"}) {
+            try {
+                Table::open(path)->integers(name);
+                FAIL();
+            } catch (const DataError& error) {
+                EXPECT_NE(std::string(error.what()).find(fmt::format("row 2, column '{}': '", name)),
+                          std::string::npos)
+                    << error.what();
+            }
+        }
+    }
+    std::filesystem::remove(path);
+}
+
 TEST(Table, MissesWhatIsNotThere) { EXPECT_THROW(Table::open(data + "nope.csv"), MissingInput); }
 
 }  // namespace
