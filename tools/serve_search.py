@@ -114,6 +114,7 @@ class Pictures:
             self.rows["image"].insert(0, Rows(ids, pairs["image_row"][:]))
             self.rows["spectrum"].insert(0, Rows(ids, pairs["spectrum_row"][:]))
         self.wavelength = spectra["wavelength"][:] if spectra else None
+        self.kinds = [kind for kind, store in (("image", images), ("spectrum", spectra)) if store is not None]
 
     def row(self, kind, row):
         if not 0 <= row < self.catalogue.store.rows:
@@ -167,7 +168,7 @@ class Service:
         kind = "image" if has.any() and self.pictures.images is not None else "spectrum"
         rows = np.flatnonzero(has if kind == "image" else self.catalogue.columns["has_spectrum"] > 0)
         some = np.random.default_rng().choice(rows, min(SHOWN, len(rows)), replace=False)
-        return {"kind": kind, "galaxies": [self.catalogue.of(row) for row in some], "across": False}
+        return {"galaxies": [self.catalogue.of(row) for row in some], "across": False, "pictures": self.pictures.kinds}
 
     def near(self, options):
         try:
@@ -193,8 +194,8 @@ class Service:
             raise Refused(f"object {text} has no {asked}")
         start = time.perf_counter()
         galaxies = self.catalogue.nearest(row, mode, SHOWN)
-        return {"query": self.catalogue.of(row), "kind": searched, "galaxies": galaxies, "across": asked != searched,
-                "seconds": time.perf_counter() - start}
+        return {"query": self.catalogue.of(row), "galaxies": galaxies, "across": asked != searched,
+                "pictures": self.pictures.kinds, "seconds": time.perf_counter() - start}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -226,25 +227,36 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+def port_number(word):
+    if not re.fullmatch(r"\d{1,5}", word) or int(word) > 65535:
+        raise argparse.ArgumentTypeError(f"a number from 0 to 65535 expected, found '{word}'")
+    return int(word)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("catalogue", metavar="CATALOGUE", type=Path)
     for kind in ("images", "spectra", "pairs"):
         parser.add_argument(f"--{kind}", type=Path, metavar="STORE")
-    parser.add_argument("--port", type=int, default=8642, help="default %(default)s; 0: any")
+    parser.add_argument("--port", type=port_number, default=8642, metavar="N", help="default %(default)s; 0: any")
     parser.add_argument("--memory", type=float, default=4, metavar="GB", help="for vectors (default %(default)s)")
     arguments = parser.parse_args()
     catalogue = Catalogue(arguments.catalogue, int(arguments.memory * 1e9))
     beside = arguments.catalogue.resolve().parent
     stores = [open_beside(getattr(arguments, kind) or beside / kind, kind, getattr(arguments, kind) is not None)
               for kind in ("images", "spectra", "pairs")]
-    server = ThreadingHTTPServer(("127.0.0.1", arguments.port), Handler)
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", arguments.port), Handler)
+    except OSError as error:
+        print(f"serve_search: port {arguments.port} of 127.0.0.1: {error.strerror}; --port N takes another, --port 0 any that is free", file=sys.stderr)
+        return 64
     server.service = Service(catalogue, Pictures(catalogue, *stores))
     print(f"http://127.0.0.1:{server.server_address[1]}/", flush=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
         pass
+    return 0
 
 
 if __name__ == "__main__":

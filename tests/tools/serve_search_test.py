@@ -6,10 +6,12 @@ import json
 import pathlib
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import unittest
+import urllib.request
 
 import numpy as np
 
@@ -61,6 +63,7 @@ class Serve(unittest.TestCase):
             np.testing.assert_allclose([one["score"] for one in found["galaxies"]], np.sort(scores)[::-1][:24], atol=1e-6)
             self.assertEqual([one["row"] for one in found["galaxies"]][:3], list(np.argsort(-scores, kind="stable")[:3]))
         self.assertEqual(found["query"]["object_id"], str(self.ids[17]))
+        self.assertEqual(found["pictures"], ["image", "spectrum"])
 
     def test_positions_find_the_nearest_galaxy(self):
         ra, dec = self.store["ra"][5], self.store["dec"][5]
@@ -87,12 +90,13 @@ class Serve(unittest.TestCase):
 
     @unittest.skipUnless(BROWSER, "no chromium")
     def test_page_shows_neighbours_in_a_browser(self):
-        for mode, picture in (("ii", "/image/"), ("is", "/spectrum/")):
+        for mode in ("ii", "is"):
             done = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000", "--dump-dom",
                                    f"--user-data-dir={self.folder}/browser", f"{self.address}#{self.ids[3]}/{mode}"],
                                   capture_output=True, text=True, timeout=90, check=True)
             self.assertEqual(done.stdout.count("<figure"), 24)
-            self.assertGreaterEqual(done.stdout.count(f'src="{picture}'), 24)
+            for kind in ("image", "spectrum"):  # of each neighbour both, and of the query
+                self.assertEqual(done.stdout.count(f'src="/{kind}/'), 25)
             self.assertIn(str(self.ids[3]), done.stdout)
 
 
@@ -106,6 +110,29 @@ class Wrong(unittest.TestCase):
         done = subprocess.run([sys.executable, str(HOME / "tools/serve_search.py"), "/nonexistent"], capture_output=True, text=True)
         self.assertEqual(done.returncode, 66)
         self.assertIn("manifest.json", done.stderr)
+
+    def test_a_port_that_is_taken_is_named(self):
+        with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as other:
+            make_stores(pathlib.Path(folder), np.random.default_rng(1))
+            port = str(other.getsockname()[1])
+            for asked, code, words in ((port, 64, f"port {port} of 127.0.0.1: Address already in use; --port N takes another"),
+                                       ("99999", 2, "0 to 65535")):
+                done = subprocess.run([sys.executable, str(HOME / "tools/serve_search.py"), f"{folder}/embeddings", "--port", asked],
+                                      capture_output=True, text=True, timeout=60)
+                self.assertEqual(done.returncode, code, done.stderr)
+                self.assertIn(words, done.stderr)
+
+    def test_without_spectra_images_alone_are_shown(self):
+        with tempfile.TemporaryDirectory() as folder:
+            make_stores(pathlib.Path(folder), np.random.default_rng(1))
+            shutil.rmtree(f"{folder}/spectra")
+            with subprocess.Popen([sys.executable, str(HOME / "tools/serve_search.py"), f"{folder}/embeddings", "--port", "0"],
+                                  stdout=subprocess.PIPE, text=True) as server:
+                try:
+                    with urllib.request.urlopen(server.stdout.readline().strip() + "api/random", timeout=60) as reply:
+                        self.assertEqual(json.load(reply)["pictures"], ["image"])
+                finally:
+                    server.terminate()
 
 
 if __name__ == "__main__":

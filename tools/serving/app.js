@@ -15,10 +15,16 @@ function picture(one, kind) {
     alt: `${kind} of object ${one.object_id}` });
 }
 
-function card(one, kind, asked) {
+// What there is to see of a galaxy; a browser asks for what scrolls into view.
+function seen(one, pictures) {
+  const kinds = pictures.filter((kind) => one[`has_${kind}`]);
+  return element("div", { className: kinds.length > 1 ? "pair" : "" }, ...kinds.map((kind) => picture(one, kind)));
+}
+
+function card(one, pictures, asked) {
   const score = one.score === undefined ? "" : ` · ${number(one.score, 4)}`;
   const partner = asked !== undefined && one.object_id === asked;
-  const made = element("figure", { tabIndex: 0, className: partner ? "partner" : "", title: `RA ${one.ra}, Dec ${one.dec}` }, picture(one, kind),
+  const made = element("figure", { tabIndex: 0, className: partner ? "partner" : "", title: `RA ${one.ra}, Dec ${one.dec}` }, seen(one, pictures),
     element("figcaption", {}, `z ${number(one.z_spec, 3)}${score}`, element("br", {}), one.object_id));
   made.addEventListener("click", () => go(one.object_id, at("mode").value));
   made.addEventListener("keydown", (event) => { if (event.key === "Enter") made.click(); });
@@ -38,17 +44,15 @@ async function show(path) {
   try {
     const found = await ask(path);
     if (turn !== busy) return;
-    const kind = found.kind;
     at("message").textContent = "";
     at("query").replaceChildren();
     if (found.query) {
       at("object").value = found.query.object_id;
-      const seen = ["image", "spectrum"].filter((each) => found.query[`has_${each}`]).map((each) => picture(found.query, each));
-      at("query").append(element("div", { className: "pair" }, ...seen), element("p", {}, `object ${found.query.object_id}, RA ` +
+      at("query").append(seen(found.query, found.pictures), element("p", {}, `object ${found.query.object_id}, RA ` +
         `${number(found.query.ra, 5)}°, Dec ${number(found.query.dec, 5)}°, z ${number(found.query.z_spec, 4)} · ${found.seconds.toFixed(2)} s`));
     }
-    at("found").className = kind === "image" ? "" : "spectra";
-    at("found").replaceChildren(...found.galaxies.map((one) => card(one, kind, found.across ? found.query.object_id : undefined)));
+    at("found").className = found.pictures.length > 1 ? "both" : found.pictures.join();
+    at("found").replaceChildren(...found.galaxies.map((one) => card(one, found.pictures, found.across ? found.query.object_id : undefined)));
   } catch (error) {
     if (turn === busy) at("message").textContent = error.message;
   }
