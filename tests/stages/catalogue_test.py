@@ -291,6 +291,7 @@ class SearchFor(unittest.TestCase):
         self.assertGreater(compared, 20)
         text = self.page(output).read_text()
         self.assertIn(f'alt="image of {found["queries"][0]["name"]}"', text)
+        self.assertIn("<h4>image → images</h4>", text.split("<article")[1])  # the one neighbour: the galaxy itself
         last = min(len(found["queries"]), 50) - 1
         self.assertIn(f'of {found["queries"][last]["name"]}"', text)
 

@@ -69,7 +69,8 @@ def strip(query, mode, title, pictures, most=NEIGHBOURS_SHOWN):
     if not found:
         return ""
     across = mode in ("is", "si")
-    shown = [one for one in found if across or one["object_id"] != query["object_id"]][:most]
+    own = query.get("row") is None  # that the galaxy of an own file is found in the catalogue is news
+    shown = [one for one in found if across or own or one["object_id"] != query["object_id"]][:most]
     draw, kind = (pictures.image, "") if mode.endswith("i") else (pictures.spectrum, " spectra")
     cells = []
     for one in shown:
