@@ -87,7 +87,7 @@ std::map<std::string, std::string> unscored(const std::vector<Target>& targets, 
                 continue;
             }
             reasons[target.name] =
-                fmt::format("{} for all {} held-out galaxies that have every label: it does not vary",
+                fmt::format("{:.6g} for all {} held-out galaxies that have every label: it does not vary",
                             truth.front(), truth.size());
             found = true;
         }

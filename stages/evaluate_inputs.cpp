@@ -283,7 +283,8 @@ void Inputs::warn_of_labels() const
         return;
     }
     const auto told = [&](const char* what) { return label_facts.value(what, nlohmann::json::object()); };
-    for (const auto& [name, mark] : told("repeated").items()) {
+    const auto repeated = told("repeated"), unused = told("unused");
+    for (const auto& [name, mark] : repeated.items()) {
         log::warn(
             "label '{}': {} of {} galaxies have the value {}: if it marks those without one, they should "
             "have "
@@ -291,7 +292,6 @@ void Inputs::warn_of_labels() const
             name, mark.at("n").get<std::int64_t>(), label_facts.at("known").at(name).get<std::int64_t>(),
             mark.at("value").get<double>());
     }
-    const auto unused = told("unused");
     for (const auto& [name, reason] : unused.items()) {
         log::warn("label '{}' is left out: {}", name, reason.get<std::string>());
     }
