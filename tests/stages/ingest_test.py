@@ -90,7 +90,7 @@ class Ingest(pipeline.StoreTest):
         self.assertEqual(rows, 4)
         self.assertEqual(rejects, {"missing band": 1, "wrong unit": 1, "non-finite pixels": 1, "wrong size": 1, "no good pixels": 1,
                                    "wrong pixel scale": 1, "wrong position": 1, "duplicate id": 1, "unreadable file": 2})
-        self.refused(65, ["damage"], "ingest-images", "--input", folder / "all.csv", "--size", 24)
+        self.refused(65, ["damage", "row 3: missing band: band z is not in BANDS"], "ingest-images", "--input", folder / "all.csv", "--size", 24)
 
     def test_cutouts_in_chunks(self):
         self.assertEqual(self.ingest("ingest-images", "--input", DATA / "cutouts/chunk.h5", "--size", 24), (6, {}))

@@ -300,6 +300,13 @@ def property_section(run):
                            for name, one in posteriors.items() if one.get("calibration")]))
     left_out = {name: n for name, n in (evaluation.get("labels", {}).get("left_out") or {}).items() if n}
     note = "".join(f" {figure_text(n, 0)} galaxies have no {escape(name)}." for name, n in left_out.items())
+    labels = evaluation.get("labels", {})
+    selection = labels.get("selection") or {}
+    if selection.get("left_out"):
+        note += f" {figure_text(selection['left_out'], 0)} galaxies have no fit of PROVABGS: not all of {escape(', '.join(selection['above_0']))} are above 0."
+    note += "".join(f" Left out is {escape(name)}: {escape(reason)}." for name, reason in (labels.get("unused") or {}).items())
+    note += "".join(f" {figure_text(mark['n'], 0)} galaxies have {figure_text(mark['value'])} as {escape(name)}: no mark of an absent value?"
+                    for name, mark in (labels.get("repeated") or {}).items())
     return section("properties", "Physical properties", "R² for the labels that were given, on held-out galaxies; small: 95 % bootstrap "
                    "intervals." + note, *parts)
 
@@ -347,12 +354,15 @@ def published_section(evaluation):
             text += f" <small>epoch {figure_text(found['epochs']['best'], 0)} of {figure_text(found['epochs']['trained'], 0)}</small>"
         return ("html", text)
 
+    averaged = {label for one in rows for label in (one["ours"].get("properties") or {}).get("of", [])}
+    note = "" if averaged in (set(), {"LOG_MSTAR", "Z_MW", "TAGE_MW", "LOG_SSFR"}) else (
+        f" The mean of the properties is ours of {escape(', '.join(sorted(averaged)))} and theirs of LOG_MSTAR, Z_MW, TAGE_MW, LOG_SSFR.")
     cells = [[one["source"], one["model"], one["type"],
               *(cell for what, key in (("redshift", "r2"), ("properties", "r2"), ("morphology", "accuracy"))
                 for cell in (ours(one, what, key), figure_text((one.get("published") or {}).get(what), 2)))] for one in rows]
     return section("table", "The published table", "R² of redshift, mean R² of the properties, mean accuracy of the questions: ours, and what "
                    "the authors published on other data, so that the two columns cannot be compared number by number. Small: 95 % "
-                   "bootstrap intervals, and for networks trained on labels the epoch of their least validation loss.",
+                   "bootstrap intervals, and for networks trained on labels the epoch of their least validation loss." + note,
                    table(("source", "model", "type", "redshift", "published", "properties", "published", "morphology", "published"), cells, "left stacked"))
 
 
