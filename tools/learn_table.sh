@@ -1,7 +1,7 @@
 #!/bin/bash
 # The published table on 5,000 simulated galaxies: a run of tools/learn_alignment.sh, its encoders before alignment, MoCo v2 with
 # the views of Stein et al. and with those of configs/moco.cfg, and networks trained on labels until their validation loss no
-# longer falls, in one evaluation (DIR/beside/table).
+# longer falls, in one evaluation (DIR/beside/table) and a report of it (DIR/report/report-table.html).
 # usage: tools/learn_table.sh [--run DIR]   (run-alignment)
 # The same command again goes on where it was.
 set -euo pipefail
@@ -50,3 +50,4 @@ for one in sys.argv[1:]:
     losses = {line["epoch"] + 1: line[key] for line in lines for key in ("val_loss", "val_contrast") if key in line}
     print(f"    {name:20}{lines[-1]['epoch'] + 1:4}   {min(losses, key=losses.get) if losses else 'it has none'}")
 END
+tools/report "$run" --evaluation "$others/table"
