@@ -329,17 +329,20 @@ def morphology_section(evaluation):
     scores = evaluation.get("morphology") or {}
     if not scores:
         return ""
-    present = list(scores.get("mean", {}))
-    rows = []
-    for question, one in scores.items():
-        cells = [("html", " / ".join(with_interval(one[name], key)[1] for key in ("accuracy", "f1"))) if name in one else "–" for name in present]
-        first = next((one[name] for name in present if name in one), {})
-        rows.append([question, *cells, figure_text(first.get("majority")), figure_text(first.get("n"), 0), one.get("left_out", "")])
+    present = in_order(scores.get("mean", {}))
+    asked = [question for question, one in scores.items() if any(name in one for name in present)]
+    asked.sort(key=lambda question: question == "mean")
+    rows = [[dotted(name), *(("html", " ".join(with_interval(scores[question][name], key)[1] for key in ("accuracy", "f1")))
+                             if name in scores[question] else "–" for question in asked)] for name in present]
+    for label, key, digits in (("commonest answer", "majority", 3), ("galaxies", "n", 0)):
+        firsts = (next((one[name] for name in present if name in one), {}) for one in map(scores.get, asked))
+        rows.append([label, *("" if first.get(key) is None else figure_text(first[key], digits) for first in firsts)])
+    left_out = "".join(f" {escape(question)}: {escape(one['left_out'])}." for question, one in scores.items() if one.get("left_out"))
     drawn = [captioned(figures.confusion(one["answers"], one["image"]["confusion"]), f"<b>{escape(question)}</b>, from image embeddings")
              for question, one in scores.items() if "confusion" in one.get("image", {})]
-    return section("morphology", "Morphology", "The questions of Galaxy Zoo: accuracy / F1 of a small network on held-out galaxies with more "
-                   "than 34 votes on the question, beside always giving the commonest answer.",
-                   table(("question", *map(method_name, present), "commonest answer", "galaxies", ""), rows), grid(drawn))
+    return section("morphology", "Morphology", "The questions of Galaxy Zoo: accuracy and, below, F1 of a small network on held-out galaxies "
+                   "with more than 34 votes on the question; small: 95 % bootstrap intervals." + (f" Not asked:{left_out}" if left_out else ""),
+                   table(("from", *asked), rows, "left stacked"), grid(drawn))
 
 
 def published_section(evaluation):
