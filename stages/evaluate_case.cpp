@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <iterator>
 #include <numeric>
 #include <span>
@@ -76,21 +77,29 @@ std::map<std::string, std::string> unscored(const std::vector<Target>& targets, 
                                                rows.train.size(), rows.test.size());
         }
     }
-    // R² is that of the held-out galaxies that have all properties; without one of these they may be more.
-    for (bool found = true; found;) {
-        found = false;
+    // R² is that of the held-out galaxies that have all properties. Of those that do not vary there the label
+    // goes that the fewest have: without it there may be more galaxies, among which the others vary.
+    for (;;) {
         const auto some = rest();
         const auto test = known_rows(some, sample).test;
-        for (const auto& target : some) {
+        const Target* least = nullptr;
+        std::size_t fewest = 0;
+        for (const auto& target : targets) {
             const auto truth = chosen(target.truth, test);
-            if (truth.empty() || std::count(truth.begin(), truth.end(), truth.front()) < std::ssize(truth)) {
-                continue;
+            const auto own = known_rows({target}, sample).test.size();
+            const bool varies =
+                std::adjacent_find(truth.begin(), truth.end(), std::not_equal_to<>()) != truth.end();
+            if (!varies && !reasons.contains(target.name) && (least == nullptr || own < fewest)) {
+                least = &target;
+                fewest = own;
             }
-            reasons[target.name] =
-                fmt::format("{:.6g} for all {} held-out galaxies that have every label: it does not vary",
-                            truth.front(), truth.size());
-            found = true;
         }
+        if (least == nullptr) break;
+        reasons[least->name] =
+            test.empty()
+                ? fmt::format("known of {} held-out galaxies, none of which has every label", fewest)
+                : fmt::format("{:.6g} for all {} held-out galaxies that have every label: it does not vary",
+                              chosen(least->truth, test).front(), test.size());
     }
     return reasons;
 }

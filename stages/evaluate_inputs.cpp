@@ -250,7 +250,8 @@ Inputs::Inputs(const Options& o, at::Device device, std::uint64_t seed)
 void Inputs::read_labels(const Options& o)
 {
     if (!o.morphology.empty()) {
-        votes = std::make_unique<stage::Labels>(o.morphology, sample.sources(), o.match_radius_arcsec);
+        votes = std::make_unique<stage::Labels>(o.morphology, sample.sources(), o.match_radius_arcsec,
+                                                stage::LabelRules{.selection = "all"});
         // Nothing can be asked without it: that is said before anything is computed.
         votes->of(catalogue::galaxy_zoo_questions().front().votes_column());
     }
@@ -287,8 +288,7 @@ void Inputs::warn_of_labels() const
     for (const auto& [name, mark] : repeated.items()) {
         log::warn(
             "label '{}': {} of {} galaxies have the value {}: if it marks those without one, they should "
-            "have "
-            "NaN or an empty field",
+            "have NaN or an empty field",
             name, mark.at("n").get<std::int64_t>(), label_facts.at("known").at(name).get<std::int64_t>(),
             mark.at("value").get<double>());
     }
@@ -344,7 +344,13 @@ void Inputs::open_supervised(const Options& o, at::Device device)
         Supervised one{name, store::content_id(folder), nn::load_regressor(file),
                        data::centre_view_config(file.metadata(), "", {}), epochs_of(manifest)};
         one.name += " " + one.model->config().modality;
+        const auto ssfr = manifest.at("request").at("configuration").value("ssfr-def", "physical");
         for (const auto& target : one.model->config().targets) {
+            if (target == "LOG_SSFR" && ssfr != o.label_rules.ssfr) {
+                throw DataError(folder, fmt::format("was trained with ssfr-def = {}, and would be compared "
+                                                    "with labels by ssfr-def = {}",
+                                                    ssfr, o.label_rules.ssfr));
+            }
             if (!predicted.insert(one.name + "/" + target).second) {
                 throw ConfigError(
                     fmt::format("'supervised': two models called '{}' predict '{}'", name, target));

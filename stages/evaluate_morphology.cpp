@@ -10,6 +10,7 @@
 
 #include "catalogue/metrics.hpp"
 #include "catalogue/morphology.hpp"
+#include "core/heartbeat.hpp"
 #include "core/log.hpp"
 #include "stages/evaluate_tables.hpp"
 
@@ -24,8 +25,9 @@ using Reasons = std::map<std::string, std::int64_t>;
 std::string text_of(const Reasons& reasons)
 {
     std::string text;
-    for (const auto& [reason, n] : reasons)
+    for (const auto& [reason, n] : reasons) {
         text += fmt::format("{}{} {}", text.empty() ? "" : ", ", n, reason);
+    }
     return text.empty() ? "none" : text;
 }
 
@@ -162,6 +164,7 @@ nlohmann::json mean_over_questions(const std::vector<Answered>& questions, const
     std::vector<std::int64_t> all(static_cast<std::size_t>(of.sample().test()));
     std::iota(all.begin(), all.end(), 0);
     for (const auto& [name, statistic] : statistics) {
+        alive("resampling answers to all questions");
         const auto mean = [&](std::span<const std::int64_t> galaxies) {
             double sum = 0;
             for (const auto& one : questions) sum += (one.tally.*statistic)(one.rows_of(galaxies));

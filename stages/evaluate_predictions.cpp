@@ -22,8 +22,11 @@ struct Quantity {
 };
 
 // Labels have no units of their own here; of those known by name they are PROVABGS's.
-Quantity quantity_of(const std::string& label)
+Quantity quantity_of(const std::string& label, const std::string& ssfr = "physical")
 {
+    if (label == "LOG_SSFR" && ssfr != "physical") {
+        return {"logssfr", "", "LOG_SSFR as the published code has it (ssfr-def = " + ssfr + ")", ""};
+    }
     static const std::map<std::string, Quantity> known{
         {"redshift", {"z_phot", "", "redshift", "src.redshift.phot"}},
         {"LOG_MSTAR", {"logmass", "", "decimal logarithm of the stellar mass in solar masses", "phys.mass"}},
@@ -62,7 +65,9 @@ public:
         : regression_(raw_embedding(of.inputs.embeddings, rows, "image"), truth_of(targets, train),
                       {of.o.neighbours})
     {
-        for (const auto& target : targets) quantities_.push_back(quantity_of(target.name));
+        for (const auto& target : targets) {
+            quantities_.push_back(quantity_of(target.name, of.o.label_rules.ssfr));
+        }
         for (std::size_t i = 0; i < rows.size(); ++i) own_[rows[i]] = static_cast<std::int64_t>(i);
     }
 
@@ -124,7 +129,7 @@ store::Schema schema_of(const std::vector<Target>& targets, const Case& of)
     schema.columns.push_back(
         {"object_id", store::Type::i64, {}, "", "that of the catalogue of embeddings", "meta.id;meta.main"});
     for (const auto& target : targets) {
-        const auto quantity = quantity_of(target.name);
+        const auto quantity = quantity_of(target.name, of.o.label_rules.ssfr);
         for (const bool error : {false, true}) schema.columns.push_back(column_of(quantity, error));
     }
     schema.attributes["method"] = fmt::format(

@@ -111,18 +111,17 @@ nlohmann::json published_table(const Case& of, const nlohmann::json& scores)
 std::string text_of(const nlohmann::json& published_table)
 {
     std::string text = fmt::format("{:46}{:13}", "", "");
-    for (const auto& [what, key] : columns) text += fmt::format("{:34}", what);
+    for (const auto& [what, key] : columns) text += fmt::format("{:33} ", what);
     text += "published, on other data\n";
     for (const auto& row : published_table) {
-        text += fmt::format("{:11}{:35}{:13}", row.at("source").get<std::string>(),
+        text += fmt::format("{:10} {:34} {:12} ", row.at("source").get<std::string>(),
                             row.at("model").get<std::string>(), row.at("type").get<std::string>());
         std::string known;
         for (const auto& [what, key] : columns) {
             const auto& ours = row.at("ours").at(what);
-            text += fmt::format("{:34}", ours.is_null() ? "-" : cell(ours, key));
+            text += fmt::format("{:33} ", ours.is_null() ? "-" : cell(ours, key));
             const auto value = row.at("published").is_null() ? nan : number(row.at("published"), what);
-            known += std::isnan(value) ? "   -" : fmt::format("{:7.2f}", value).substr(3);
-            known += what == columns.back().first ? "" : "  ";
+            known += std::isnan(value) ? "   -  " : fmt::format("{:4.2f}  ", value);
         }
         text += row.at("published").is_null() ? "" : known;
         text.erase(text.find_last_not_of(' ') + 1);

@@ -94,10 +94,15 @@ void Labels::select()
     const auto left_out = std::count(fails.begin(), fails.end(), 1);
     selection_["left_out"] = left_out;
     if (left_out > 0) {
-        log::info(
+        const auto text = fmt::format(
             "labels: {} of {} galaxies are left out, as published: not all of {} are above 0, so that "
             "PROVABGS has no fit of them",
             left_out, matched_, fmt::join(columns, ", "));
+        if (2 * left_out < matched_) {
+            log::info("{}", text);
+        } else {
+            log::warn("{}; of a table that is not PROVABGS's, label-selection = all keeps them", text);
+        }
     }
 }
 

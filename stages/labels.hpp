@@ -30,8 +30,7 @@ void bind(config::Section options, LabelRules& rules);
 // and MAG_G, MAG_R, MAG_Z): a galaxy of which one of these is not above 0 has no best fit, and no label.
 class Labels {
 public:
-    Labels(const std::string& path, const survey::Sources& galaxies, double radius_arcsec,
-           LabelRules rules = {.selection = "all"});
+    Labels(const std::string& path, const survey::Sources& galaxies, double radius_arcsec, LabelRules rules);
 
     bool has(const std::string& column) const { return table_->has(column); }
     bool has_row(std::size_t galaxy) const { return row_[galaxy] >= 0; }

@@ -107,8 +107,9 @@ std::vector<std::vector<double>> values_of(const std::vector<std::string>& targe
         if (o.labels.empty()) {
             throw ConfigError(fmt::format("'labels' is not set: 'targets' asks for {}", target));
         }
-        if (!labels)
+        if (!labels) {
             labels = std::make_unique<Labels>(o.labels, of.sources, o.match_radius_arcsec, o.label_rules);
+        }
         all.push_back(labels->of(target));
     }
     for (std::size_t i = 0; i < targets.size(); ++i) {

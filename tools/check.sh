@@ -24,7 +24,12 @@ check() { # NAME COMMAND...
         echo "check: $name failed" >&2
     fi
 }
-finish() { echo "$passed passed, $failed failed$([ "$skipped" = 0 ] || echo ", $skipped skipped")"; [ "$failed" = 0 ]; exit; }
+finish() {
+    [ "$skipped" = 0 ] || echo "$skipped skipped"
+    echo "$passed passed, $failed failed"
+    [ "$failed" = 0 ]
+    exit
+}
 
 sources() { find common stages tests tools \( -name '*.cpp' -o -name '*.hpp' \) -print0; }
 scripts() { find slurm tools tests .ci -type f \( -name '*.sh' -o -name '*.sbatch' -o -path '.ci/run' \) -print0; }

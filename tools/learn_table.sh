@@ -39,13 +39,14 @@ run_stage evaluate --config "$run/config.cfg" "${stores[@]}" --labels "$run/surv
     --model "$run/aligned" --supervised "$(join "${supervised[@]}")" --photometry-epochs 2000 --photometry-patience 20 \
     --output "$others/table" --compare \
     "$(join "AstroDINO=$others/before-embeddings" "SpecFormer=$others/specformer-embeddings" "Stein=$others/stein-embeddings" \
-        "MoCo=$others/moco-embeddings")"
+        "MoCo=$others/moco-embeddings")" >/dev/null
+cat "$others/table/table.txt"
 echo "learned without labels: epochs, and the one of least validation loss"
 /usr/bin/python3 - "AstroCLIP=$run/aligned" "image encoder=$run/image-encoder" "spectrum encoder=$run/spectrum-encoder" \
     "Stein et al.=$others/stein" "MoCo=$others/moco" <<'END'
 import json, sys
 for one in sys.argv[1:]:
-    name, folder = one.split("=")
+    name, folder = one.split("=", 1)
     lines = [json.loads(line) for line in open(f"{folder}/metrics.jsonl")]
     losses = {line["epoch"] + 1: line[key] for line in lines for key in ("val_loss", "val_contrast") if key in line}
     print(f"    {name:20}{lines[-1]['epoch'] + 1:4}   {min(losses, key=losses.get) if losses else 'it has none'}")

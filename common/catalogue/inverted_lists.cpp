@@ -17,13 +17,22 @@
 namespace astroclip::catalogue {
 namespace {
 
-// FAISS asks it in each round of k-means.
-struct Heartbeats : faiss::InterruptCallback {
-    bool want_interrupt() override
-    {
-        alive("finding the centroids of inverted lists");
-        return false;
-    }
+// FAISS asks it in each round of k-means, while there is one of these.
+class Heartbeats {
+public:
+    Heartbeats() { faiss::InterruptCallback::instance = std::make_unique<Alive>(); }
+    ~Heartbeats() { faiss::InterruptCallback::clear_instance(); }
+    Heartbeats(const Heartbeats&) = delete;
+    Heartbeats& operator=(const Heartbeats&) = delete;
+
+private:
+    struct Alive : faiss::InterruptCallback {
+        bool want_interrupt() override
+        {
+            alive("finding the centroids of inverted lists");
+            return false;
+        }
+    };
 };
 
 }  // namespace
@@ -42,8 +51,10 @@ void write_inverted_lists(const std::string& path, const at::Tensor& vectors, co
     index.cp.niter = 10;
     index.cp.max_points_per_centroid = 64;  // more of both cost time and change little
     index.cp.min_points_per_centroid = 1;
-    faiss::InterruptCallback::instance = std::make_unique<Heartbeats>();
-    index.train(all.size(0), all.const_data_ptr<float>());
+    {
+        const Heartbeats heartbeats;
+        index.train(all.size(0), all.const_data_ptr<float>());
+    }
     constexpr std::int64_t at_once = 1 << 14;
     for (std::int64_t first = 0; first < all.size(0); first += at_once) {
         alive("filling inverted lists");

@@ -51,7 +51,9 @@ class Pages(unittest.TestCase):
         copy.write_text(page.read_text(encoding="utf-8").replace("</body>", f"{MEASURE}</body>"), encoding="utf-8")
         (self.folder / "around.html").write_text(AROUND.format(*window))
         document, console = self.browse(self.folder / "around.html", (1600, 1000), "--dump-dom")
-        return *map(int, re.search(r'data-measured="(\d+) (\d+) (\d+)"', document).groups()), console
+        found = re.search(r'data-measured="(\d+) (\d+) (\d+)"', document)
+        self.assertIsNotNone(found, document[-500:])
+        return *map(int, found.groups()), console
 
     def test_pages_fit_the_window_and_every_picture_shows(self):
         for name, page in self.pages.items():
@@ -84,6 +86,6 @@ class Pages(unittest.TestCase):
 
 if __name__ == "__main__":
     if BROWSER is None:
-        print("no chromium is installed")
+        print("skipped: no chromium, which tools/setup.sh --readers installs")
         sys.exit(77)
     unittest.main()

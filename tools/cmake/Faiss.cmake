@@ -2,8 +2,10 @@
 set(ASTROCLIP_WITH_FAISS OFF)
 if(NOT ASTROCLIP_FAISS STREQUAL "OFF")
     # FAISS's own configuration names this target without looking for it. By the flag alone there is one OpenMP, LibTorch's.
-    add_library(OpenMP::OpenMP_CXX INTERFACE IMPORTED)
-    set_target_properties(OpenMP::OpenMP_CXX PROPERTIES INTERFACE_LINK_LIBRARIES -fopenmp)
+    if(NOT TARGET OpenMP::OpenMP_CXX)
+        add_library(OpenMP::OpenMP_CXX INTERFACE IMPORTED)
+        set_target_properties(OpenMP::OpenMP_CXX PROPERTIES INTERFACE_LINK_LIBRARIES -fopenmp)
+    endif()
     find_package(faiss QUIET)
     if(faiss_FOUND)
         set(ASTROCLIP_WITH_FAISS ON)

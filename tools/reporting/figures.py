@@ -14,7 +14,6 @@ INK, QUIET, GRID, PAPER = "#22262e", "#6d7482", "#e4e2dc", "#fbfaf7"
 COLOURS = {"image": "#c4561f", "spectrum": "#275d8c", "untrained": "#8b8f98", "magnitudes": "#7d8433", "pixels": "#8d6a9f"}
 
 
-
 def colour_of(name):
     """Of a description: its own, or the tint of the modality in its name."""
     if name in COLOURS:
@@ -393,6 +392,7 @@ def cutout(images, row, side):
 
 
 def thumbnail_jpeg(images, row, side=96):
+    """The middle of a cutout as a small JPEG."""
     from PIL import Image
 
     buffer = io.BytesIO()

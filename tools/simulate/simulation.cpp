@@ -107,6 +107,10 @@ bool is_complete(const Settings& settings, const nlohmann::json& parameters, boo
     if (!file || found.is_discarded() || !found.contains("parameters")) {
         throw OutputConflict(output, "exists and is no simulation (it has no simulation.json)");
     }
+    if (!force && !fs::exists(output + "/votes.csv")) {
+        throw OutputConflict(output,
+                             "has no votes.csv, so that an earlier version made it; --force replaces it");
+    }
     if (force || found["parameters"] == parameters) {
         return !force;
     }
