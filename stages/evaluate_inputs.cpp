@@ -299,7 +299,7 @@ void Inputs::warn_of_labels() const
     for (const auto& target : properties) {
         if (!unused.contains(target.name)) used.push_back(target.name);
     }
-    const std::vector<std::string> published{"LOG_MSTAR", "Z_MW", "TAGE_MW", "LOG_SSFR"};
+    const auto published = stage::split_list(Options{}.label_columns);
     if (!used.empty() && !std::is_permutation(used.begin(), used.end(), published.begin(), published.end())) {
         log::warn("the mean R2 of the properties is that of {}; the published one is that of {}",
                   fmt::join(used, ", "), fmt::join(published, ", "));

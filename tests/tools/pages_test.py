@@ -39,8 +39,8 @@ class Pages(unittest.TestCase):
 
     def browse(self, page, window, *words):
         """What the browser prints, and what the page wrote on its console."""
-        done = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--enable-logging=stderr",
-                               "--virtual-time-budget=20000", f"--window-size={window[0]},{window[1]}",
+        done = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
+                               "--enable-logging=stderr", "--virtual-time-budget=20000", f"--window-size={window[0]},{window[1]}",
                                f"--user-data-dir={self.folder}/browser", *words, page.as_uri()],
                               capture_output=True, text=True, timeout=300, check=True)
         return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]

@@ -91,7 +91,8 @@ class Serve(unittest.TestCase):
     @unittest.skipUnless(BROWSER, "no chromium")
     def test_page_shows_neighbours_in_a_browser(self):
         for mode in ("ii", "is"):
-            done = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--virtual-time-budget=8000", "--dump-dom",
+            done = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                                   "--virtual-time-budget=8000", "--dump-dom",
                                    f"--user-data-dir={self.folder}/browser", f"{self.address}#{self.ids[3]}/{mode}"],
                                   capture_output=True, text=True, timeout=90, check=True)
             self.assertEqual(done.stdout.count("<figure"), 24)

@@ -39,16 +39,23 @@ def import_umap():
 PLANES = {"PCA": (principal_plane, ("first principal component", "second"), 3), "UMAP": (umap_plane, ("UMAP 1", "UMAP 2"), 16)}
 
 
-def known_of(run, store, ids):
-    """{what: values [ids]} that maps are coloured by: redshift, photometry and the labels of the evaluation."""
-    magnitudes = run.magnitudes(ids)
-    labelled, labels = run.properties()
-    return {"redshift": looked_up(ids, store["object_id"][:], store["z_spec"][:]),
-            **{label: looked_up(ids, labelled, truth) for label, (truth, _) in labels.items()},
-            "r [mag]": magnitudes[:, 1], "g − r [mag]": magnitudes[:, 0] - magnitudes[:, 1]}
+class Known:
+    """What maps are coloured by: redshift, photometry and the labels of the evaluation, read once for all planes."""
+
+    def __init__(self, run, store):
+        self.run = run
+        self.redshift = store["object_id"][:], store["z_spec"][:]
+        self.labelled, self.labels = run.properties()
+
+    def of(self, ids):
+        """{what: values [ids]}"""
+        magnitudes = self.run.magnitudes(ids)
+        return {"redshift": looked_up(ids, *self.redshift),
+                **{label: looked_up(ids, self.labelled, truth) for label, (truth, _) in self.labels.items()},
+                "r [mag]": magnitudes[:, 1], "g − r [mag]": magnitudes[:, 0] - magnitudes[:, 1]}
 
 
-def drawn_plane(run, store, modality, name, axes, ids, points):
+def drawn_plane(run, known, modality, name, axes, ids, points):
     """A plane with galaxies in it, and coloured by each thing that is known of them."""
     title = modality.capitalize()
     drawn = [f"<h3>{title} embeddings by {name}</h3>"]
@@ -59,7 +66,7 @@ def drawn_plane(run, store, modality, name, axes, ids, points):
                           "figures one"))
     drawn.append(grid([captioned(figures.embedding_map(title, points, values, label, axes),
                                  f"<b>{title} embeddings</b> by {escape(label)} ({name})")
-                       for label, values in known_of(run, store, ids).items() if np.isfinite(values).any()]))
+                       for label, values in known.of(ids).items() if np.isfinite(values).any()]))
     return drawn
 
 
@@ -67,6 +74,7 @@ def maps(run, store, planes=("PCA",), modalities=("image", "spectrum"), componen
     """(the store's embeddings in planes, as HTML, how many of its galaxies they show at most). components: (ids, {modality: [n, 2]}),
     the principal components of some of its galaxies where they are known already."""
     rows = np.unique(np.linspace(0, store.rows - 1, min(store.rows, POINTS)).astype(np.int64))
+    known = Known(run, store)
     drawn, shown = [], 0
     for modality in modalities:
         chosen = rows[store[f"has_{modality}"][rows] > 0]
@@ -80,6 +88,6 @@ def maps(run, store, planes=("PCA",), modalities=("image", "spectrum"), componen
             else:
                 continue
             if len(ids) >= fewest:
-                drawn += drawn_plane(run, store, modality, name, axes, ids, points)
+                drawn += drawn_plane(run, known, modality, name, axes, ids, points)
                 shown = max(shown, len(ids))
     return drawn, shown
